@@ -1,0 +1,36 @@
+package vfs
+
+import (
+	"errors"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Map implements Mapper. It refuses where address space is too small to map segments freely.
+func (f *osFile) Map(sizeBytes int, writable bool) (mem []byte, err error) {
+	if strconv.IntSize < 64 {
+		return nil, errors.ErrUnsupported
+	}
+	protection := unix.PROT_READ
+	if writable {
+		protection |= unix.PROT_WRITE
+	}
+	err = f.control("mmap", func(fd uintptr) error {
+		mem, err = unix.Mmap(int(fd), 0, sizeBytes, protection, unix.MAP_SHARED)
+		return err
+	})
+	return mem, err
+}
+
+// Unmap ends a mapping. Nobody may touch it any more.
+func Unmap(mem []byte) error { return unix.Munmap(mem) }
+
+// Protect makes a mapping read-only, and takes its pages out of this process's memory; they stay
+// in the page cache, dirty ones too.
+func Protect(mem []byte) error {
+	return errors.Join(unix.Mprotect(mem, unix.PROT_READ), unix.Madvise(mem, unix.MADV_DONTNEED))
+}
+
+// AdviseRandom says that reads come in no order, so that reading ahead would be wasted.
+func AdviseRandom(mem []byte) error { return unix.Madvise(mem, unix.MADV_RANDOM) }

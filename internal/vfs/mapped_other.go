@@ -1,0 +1,14 @@
+//go:build !linux
+
+package vfs
+
+import "errors"
+
+// Unmap has nothing to end: no File is a Mapper here.
+func Unmap([]byte) error { return errors.ErrUnsupported }
+
+// Protect has nothing to protect: no File is a Mapper here.
+func Protect([]byte) error { return errors.ErrUnsupported }
+
+// AdviseRandom has nothing to advise on: no File is a Mapper here.
+func AdviseRandom([]byte) error { return errors.ErrUnsupported }
