@@ -1,0 +1,143 @@
+package bitcask
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/raftcask/raftcask/bitcask/internal/keydir"
+)
+
+// direct writes single records of a store that does not sync each write. Nothing
+// is to be gained from sharing a group there, so a put encodes its frame, copies it
+// into the active segment and shows it, without a request, an entry or anything else
+// on the heap. The bytes are those that a batch of one record has.
+//
+// appender.mu guards it.
+type direct struct {
+	frame []byte
+	// points are spare: a commit point is published by its address, so each needs
+	// its own, and a slab of them costs one allocation.
+	points []commitPoint
+}
+
+// pointSlab many commit points are allocated at once, 4 KiB.
+const pointSlab = 64
+
+// writesDirect tells whether a single record of this store can go the short way.
+func (s *Store) writesDirect() bool { return s.mapsWrites() }
+
+// writeOne appends one record and makes it visible. The key was checked.
+func (s *Store) writeOne(flags recordFlags, key, value []byte, expireAt int64) error {
+	if limit := s.opts.MaxValueBytes; len(value) > limit {
+		return fmt.Errorf("%w: value of %d bytes, the limit is %d (Options.MaxValueBytes)", ErrTooLarge, len(value), limit)
+	}
+	s.appender.mu.Lock()
+	defer s.appender.mu.Unlock()
+	err := s.writeOneLocked(flags, key, value, expireAt)
+	s.makeRoomAfter(err)
+	return err
+}
+
+func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt int64) error {
+	a := &s.appender
+	if err := s.writable(); err != nil {
+		return err
+	}
+	if err := s.roomForWrites(); err != nil {
+		return err
+	}
+	size := recordHeaderBytes + len(key) + len(value)
+	if expireAt != 0 {
+		size += 8
+	}
+	need := frameBytes(batchHeaderBytes + size)
+	if at := a.active.size.Load(); at+need > s.opts.SegmentBytes && at > segmentHeaderBytes {
+		if err := s.rotate(); err != nil {
+			return err
+		}
+	}
+	at := a.active.size.Load()
+	if err := s.reserve(at + need); err != nil {
+		return err
+	}
+	index := s.nextIndex()
+	crc := s.direct.encode(s, index, at, flags, key, value, expireAt)
+	if err := s.writeActive(s.direct.frame, at); err != nil {
+		return s.undoWrite(at, fmt.Errorf("write segment %d at %d: %w", a.active.id, at, err))
+	}
+	if cap(s.direct.frame) > maxWriteBytes {
+		s.direct.frame = nil // one large value must not hold its memory for ever
+	}
+	a.active.size.Store(at + need)
+	a.crc = crc
+	s.show(index, at, flags, key, expireAt, size)
+	s.succeedWrite()
+	return nil
+}
+
+// encode makes the frame of a batch of one record, and returns its CRC.
+func (d *direct) encode(s *Store, index uint64, at int64, flags recordFlags, key, value []byte, expireAt int64) uint32 {
+	a := &s.appender
+	const payloadAt = frameHeaderBytes + batchHeaderBytes
+	b := append(d.frame[:0], make([]byte, payloadAt)...)
+	b[frameHeaderBytes] = batchFormat
+	binary.LittleEndian.PutUint32(b[frameHeaderBytes+4:], 1)
+	b = appendRecord(b, flags, key, value, expireAt, 0)
+	h := frameHeader{
+		length: uint32(len(b) - frameHeaderBytes), index: index, kind: KindData, count: 1,
+		applied: s.committer.point.Load().index, synced: uint64(a.synced.Load()),
+	}
+	d.frame = h.sealFrame(b, a.active.seed, at, a.crc)
+	return h.crc
+}
+
+// show enters the entry in the log and makes its record visible.
+func (s *Store) show(index uint64, at int64, flags recordFlags, key []byte, expireAt int64, size int) {
+	seg := s.appender.active
+	s.log.mu.Lock()
+	if seg.first == 0 {
+		seg.first = index
+	}
+	seg.last = index
+	if s.log.first == 0 {
+		s.log.first = index
+	}
+	s.log.last = index
+	s.log.mu.Unlock()
+	if flags&flagDelete != 0 {
+		seg.tombstoneBytes.Add(int64(size))
+	}
+	it := keydir.Item{
+		Position: keydir.Position{Segment: seg.id, Offset: uint32(at) + frameHeaderBytes + batchHeaderBytes, Size: uint32(size)},
+		Version:  index, ExpireAt: expireAt,
+	}
+	point := s.direct.point()
+
+	s.committer.mu.Lock()
+	defer s.committer.mu.Unlock()
+	*point = *s.committer.point.Load()
+	point.index, point.term = index, 0
+	point.segment, point.end = seg.id, seg.size.Load()
+	s.visible.Lock()
+	defer s.visible.Unlock()
+	if flags&flagDelete != 0 {
+		if old, existed := s.visible.keys.Delete(key); existed {
+			s.markDead(old)
+		}
+	} else {
+		if old, replaced := s.visible.keys.Put(key, it); replaced {
+			s.markDead(old)
+		}
+		seg.addLive(int64(size))
+	}
+	s.committer.point.Store(point)
+}
+
+func (d *direct) point() *commitPoint {
+	if len(d.points) == 0 {
+		d.points = make([]commitPoint, pointSlab)
+	}
+	p := &d.points[0]
+	d.points = d.points[1:]
+	return p
+}

@@ -1,0 +1,255 @@
+package bitcask
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/raftcask/raftcask/internal/vfs"
+)
+
+// TestFailedSyncPoisonsForGood: after one failed fsync no write is taken, although the
+// disk says that all is well again; reads go on.
+func TestFailedSyncPoisonsForGood(t *testing.T) {
+	disk := vfs.NewMem()
+	broken := false
+	fs := vfs.NewFaulty(disk, func(op vfs.Op) *vfs.Fault {
+		if broken && op.Kind == vfs.OpSync {
+			return &vfs.Fault{Err: syscall.EIO}
+		}
+		return nil
+	})
+	s := mustOpen(t, fs, tinyOptions(fs))
+	must(t, s.Put([]byte("a"), []byte("1")))
+	broken = true
+	if err := s.Put([]byte("a"), []byte("2")); !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("a failed sync gave %v", err)
+	}
+	broken = false
+	if err := s.Put([]byte("a"), []byte("3")); !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("the write after a failed sync gave %v", err)
+	}
+	if err := s.Merge(context.Background()); !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("a merge after a failed sync gave %v", err)
+	}
+	if v, err := s.Get([]byte("a")); err != nil || string(v) != "1" {
+		t.Fatalf("the read after a failed sync gave %q, %v", v, err)
+	}
+	if !s.Stats().Poisoned {
+		t.Fatal("Stats does not say that the store is poisoned")
+	}
+	must(t, s.Close())
+}
+
+// TestFullDiskRefusesWritesAndResumes: ENOSPC is a clean refusal, reads go on, and
+// writes resume by themselves.
+func TestFullDiskRefusesWritesAndResumes(t *testing.T) {
+	for _, kind := range []vfs.OpKind{vfs.OpWrite, vfs.OpPreallocate, vfs.OpCreate} {
+		disk := vfs.NewMem()
+		full := false
+		fs := vfs.NewFaulty(disk, func(op vfs.Op) *vfs.Fault {
+			if full && op.Kind == kind {
+				return &vfs.Fault{Err: syscall.ENOSPC, PartialBytes: 30}
+			}
+			return nil
+		})
+		s := mustOpen(t, fs, tinyOptions(fs))
+		want := map[string]string{}
+		for round := range 6 {
+			full = round%2 == 1
+			refused := 0
+			for n := range 30 {
+				key, value := fmt.Sprint("k", n%5), fmt.Sprintf("%d.%d %s", round, n, strings.Repeat("w", 90))
+				switch err := s.Put([]byte(key), []byte(value)); {
+				case err == nil:
+					want[key] = value
+				case errors.Is(err, ErrNoSpace) && full:
+					refused++
+				default:
+					t.Fatalf("%v: round %d: %v", kind, round, err)
+				}
+			}
+			if full && refused == 0 {
+				t.Fatalf("%v: the disk was full and every write was taken", kind)
+			}
+			if got := contents(t, s); !maps.Equal(got, want) {
+				t.Fatalf("%v: round %d: %v, should be %v", kind, round, got, want)
+			}
+		}
+		must(t, s.Close())
+		s = mustOpen(t, disk, tinyOptions(disk))
+		if got := contents(t, s); !maps.Equal(got, want) {
+			t.Fatalf("%v: reopened: %v, should be %v", kind, got, want)
+		}
+		must(t, s.Close())
+	}
+}
+
+// TestReadErrorIsNeverNotFound: what the disk refuses to read is an error.
+func TestReadErrorIsNeverNotFound(t *testing.T) {
+	broken := false
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) *vfs.Fault {
+		if broken && op.Kind == vfs.OpRead {
+			return &vfs.Fault{Err: syscall.EIO}
+		}
+		return nil
+	})
+	s := mustOpen(t, fs, tinyOptions(fs))
+	must(t, s.Put([]byte("a"), []byte("1")))
+	broken = true
+	if _, err := s.Get([]byte("a")); !errors.Is(err, syscall.EIO) || errors.Is(err, ErrNotFound) {
+		t.Fatalf("Get on a broken disk: %v", err)
+	}
+	if err := s.Scan(nil, func(_, _ []byte) error { return nil }); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("Scan on a broken disk: %v", err)
+	}
+	broken = false
+	must(t, s.Close())
+}
+
+func TestSecondOpenNamesTheHolder(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(dir, nil)
+	must(t, err)
+	if _, err := Open(dir, nil); !errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), fmt.Sprint("process ", os.Getpid())) {
+		t.Fatalf("the second Open gave %v", err)
+	}
+	must(t, s.Close())
+	s, err = Open(dir, nil)
+	must(t, err)
+	must(t, s.Close())
+}
+
+func TestOpenOnAFileIsAClearError(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(name, []byte("not a directory"), 0o600))
+	if _, err := Open(name, nil); err == nil || !strings.Contains(err.Error(), name) {
+		t.Fatalf("Open on a file gave %v", err)
+	}
+}
+
+func TestLimitsAreRefusedBeforeAnythingIsWritten(t *testing.T) {
+	fs := vfs.NewMem()
+	o := tinyOptions(fs)
+	o.MaxValueBytes = 1000
+	s := mustOpen(t, fs, o)
+	defer func() { must(t, s.Close()) }()
+	for _, c := range []struct {
+		key, value []byte
+		want       error
+	}{
+		{nil, []byte("v"), ErrEmptyKey},
+		{make([]byte, MaxKeyBytes+1), nil, ErrTooLarge},
+		{[]byte("k"), make([]byte, 1001), ErrTooLarge},
+		{make([]byte, MaxKeyBytes), make([]byte, 1000), nil}, // larger than a segment
+		{[]byte("empty"), nil, nil},
+	} {
+		if err := s.Put(c.key, c.value); !errors.Is(err, c.want) {
+			t.Errorf("key of %d, value of %d bytes: %v, should be %v", len(c.key), len(c.value), err, c.want)
+		}
+	}
+	if s.Len() != 2 {
+		t.Errorf("%d keys were stored, should be 2", s.Len())
+	}
+	if v, err := s.Get([]byte("empty")); err != nil || len(v) != 0 {
+		t.Errorf("an empty value came back as %q, %v", v, err)
+	}
+}
+
+func TestExpiredKeyIsGoneAndItsSpaceComesBack(t *testing.T) {
+	fs := vfs.NewMem()
+	o := tinyOptions(fs)
+	now := time.UnixMilli(1_000_000)
+	o.Now = func() time.Time { return now }
+	s := mustOpen(t, fs, o)
+	must(t, s.Put([]byte("k"), []byte("old")))
+	must(t, s.Merge(t.Context())) // the older copy is in a segment of its own
+	must(t, s.PutWithTTL([]byte("k"), []byte("short"), time.Second))
+	if v, err := s.Get([]byte("k")); err != nil || string(v) != "short" {
+		t.Fatalf("before it expires: %q, %v", v, err)
+	}
+	now = now.Add(time.Second)
+	if _, err := s.Get([]byte("k")); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("after it expired: %v", err)
+	}
+	must(t, s.Merge(t.Context()))
+	if s.Len() != 0 {
+		t.Fatalf("%d keys are left after the merge", s.Len())
+	}
+	now = now.Add(-time.Hour) // a clock that goes back must not bring it back
+	must(t, s.Close())
+	s = mustOpen(t, fs, o)
+	if v, err := s.Get([]byte("k")); !errors.Is(err, ErrNotFound) {
+		t.Fatalf("after merge and reopen: %q, %v", v, err)
+	}
+	must(t, s.Close())
+}
+
+// TestConcurrentUseUnderMerges runs writers, readers and scans beside merges on a real
+// disk, for the race detector and for lost updates.
+func TestConcurrentUseUnderMerges(t *testing.T) {
+	dir := t.TempDir()
+	o := &Options{SegmentBytes: 64 << 10, Logger: quiet, Merge: MergePolicy{BytesPerSecond: 1 << 40}}
+	s, err := Open(dir, o)
+	must(t, err)
+	var wg sync.WaitGroup
+	const writers, keys, rounds = 4, 50, 40
+	for w := range writers {
+		wg.Go(func() {
+			for r := range rounds {
+				for k := range keys {
+					key := fmt.Appendf(nil, "w%d-k%d", w, k)
+					if err := s.Put(key, fmt.Appendf(nil, "%d %0200d", r, k)); err != nil {
+						t.Error(err)
+						return
+					}
+					if v, err := s.Get(key); err != nil || !strings.HasPrefix(string(v), fmt.Sprint(r, " ")) {
+						t.Errorf("read back %.10q, %v in round %d", v, err, r)
+						return
+					}
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	var side sync.WaitGroup
+	side.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err := s.Scan([]byte("w1"), func(_, _ []byte) error { return nil }); err != nil {
+				t.Error(err)
+			}
+			if err := s.Merge(t.Context()); err != nil {
+				t.Error(err)
+			}
+			s.Stats()
+		}
+	})
+	wg.Wait()
+	close(done)
+	side.Wait()
+	must(t, s.Close())
+	s, err = Open(dir, o)
+	must(t, err)
+	if s.Len() != writers*keys {
+		t.Errorf("%d keys after reopen, should be %d", s.Len(), writers*keys)
+	}
+	for key, v := range contents(t, s) {
+		if !strings.HasPrefix(v, fmt.Sprint(rounds-1, " ")) {
+			t.Errorf("%s is %.10q after reopen, should be of the last round", key, v)
+		}
+	}
+	must(t, s.Close())
+}

@@ -1,0 +1,147 @@
+package keydir
+
+import (
+	"iter"
+
+	"github.com/raftcask/raftcask/bitcask/internal/offheap"
+)
+
+const (
+	chunkLog   = 16 // log2 of the addresses in a chunk
+	chunkBytes = 1 << chunkLog
+	// When a chunk is full, it is made larger by a fraction of the whole arena, until chunkBytes.
+	// That share is the most that is unused, and each byte of the first chunk is copied about as many times.
+	// The later chunks of a large arena take few steps.
+	firstGrowth = 8
+	laterGrowth = 32
+)
+
+// arena holds the records of a shard, one after another. The address of a record is its place:
+// chunk number << chunkLog | offset in the chunk, and never 0. A record never crosses into another
+// chunk; one of more than chunkBytes (a key of almost 64 KiB) has a larger chunk with the
+// addresses of two.
+//
+// The mutex of the shard guards it. While refs > 1 it does not change: views read it without a lock.
+type arena struct {
+	chunks  []chunk
+	refs    int // the shard while this is its arena, and each view that pins it
+	bytes   int // of all records
+	expect  int // what bytes is known to become soon
+	garbage int // of the dead ones among them
+}
+
+type chunk struct {
+	block offheap.Block // no memory: the addresses belong to the large chunk before
+	used  int
+}
+
+// address returns where the next record of n bytes goes, without putting it there.
+func (a *arena) address(n int) uint64 {
+	last := len(a.chunks) - 1
+	if last < 0 {
+		return 1 // 0 is the mark of an empty slot
+	}
+	if at := a.chunks[last].used; at > 0 && at+n <= chunkBytes {
+		return uint64(last)<<chunkLog | uint64(at)
+	}
+	return uint64(last+1) << chunkLog
+}
+
+// append makes room for a record of n bytes at address(n).
+func (a *arena) append(pool *offheap.Pool, n int) record {
+	addr := a.address(n)
+	i, at := int(addr>>chunkLog), int(addr&(chunkBytes-1))
+	if i == len(a.chunks) {
+		a.chunks = append(a.chunks, chunk{block: alloc(pool, a.growTo(i, at+n)), used: at})
+		if at+n > chunkBytes {
+			a.chunks = append(a.chunks, chunk{}) // used is 0: address goes on to the next
+		}
+	}
+	c := &a.chunks[i]
+	if at+n > len(c.block.Mem) {
+		block := alloc(pool, a.growTo(i, at+n))
+		copy(block.Mem, c.block.Mem[:c.used])
+		pool.Free(c.block)
+		c.block = block
+	}
+	a.bytes += n
+	c.used += n
+	return record(c.block.Mem[at : at+n])
+}
+
+// growTo is how large chunk i should be made when it needs to be.
+func (a *arena) growTo(i, needed int) int {
+	growth := firstGrowth
+	if i > 0 {
+		growth = laterGrowth
+	}
+	more := max(a.bytes/growth, a.expect-a.bytes)
+	return max(needed, min(needed+more, chunkBytes))
+}
+
+// alloc has no error to return: without memory for its index a store cannot go on, and no caller
+// could do what the Go runtime itself does not.
+func alloc(pool *offheap.Pool, size int) offheap.Block {
+	block, err := pool.Alloc(size)
+	if err != nil {
+		panic("keydir: out of memory: " + err.Error())
+	}
+	return block
+}
+
+// at returns the record at an address, and whatever follows it.
+func (a *arena) at(addr uint32) record {
+	return record(a.chunks[addr>>chunkLog].block.Mem[addr&(chunkBytes-1):])
+}
+
+// records goes through the live records in order of address.
+func (a *arena) records() iter.Seq2[uint32, record] {
+	return func(yield func(uint32, record) bool) {
+		if a == nil {
+			return
+		}
+		for i, c := range a.chunks {
+			at := 0
+			if i == 0 {
+				at = 1
+			}
+			for at < c.used {
+				r := record(c.block.Mem[at:])
+				n := r.bytes()
+				if !r.dead() && !yield(uint32(i<<chunkLog|at), r[:n:n]) {
+					return
+				}
+				at += n
+			}
+		}
+	}
+}
+
+// clone copies an arena address by address.
+func (a *arena) clone(pool *offheap.Pool) *arena {
+	c := &arena{chunks: make([]chunk, len(a.chunks)), refs: 1, bytes: a.bytes, garbage: a.garbage}
+	for i, from := range a.chunks {
+		if from.used == 0 {
+			continue
+		}
+		c.chunks[i] = chunk{block: alloc(pool, len(from.block.Mem)), used: from.used}
+		copy(c.chunks[i].block.Mem, from.block.Mem[:from.used])
+	}
+	return c
+}
+
+// compacted copies the live records only.
+func (a *arena) compacted(pool *offheap.Pool) *arena {
+	c := &arena{refs: 1, expect: a.bytes - a.garbage}
+	for _, r := range a.records() {
+		copy(c.append(pool, len(r)), r)
+	}
+	return c
+}
+
+func (a *arena) free(pool *offheap.Pool) {
+	for _, c := range a.chunks {
+		pool.Free(c.block)
+	}
+	a.chunks = nil
+}

@@ -1,0 +1,230 @@
+// Package keydir is the index of a Bitcask: for every key, where its record lies on disk.
+//
+//	d := keydir.New(seed)
+//	defer d.Close()
+//	d.Put(key, keydir.Item{Position: pos, Version: index})
+//	it, ok := d.Get(key)
+//
+// It is built for many small keys. A key costs its length plus 22 bytes of record plus 4.6 to 9.1
+// bytes of hash table, outside the Go heap: the garbage collector sees nothing of it, and what is
+// deleted goes back to the operating system. Get, Put and Delete allocate nothing.
+//
+//	Keydir ── 1024 shards, by the top 10 bits of the key's hash, each with a lock
+//	  shard ── table: slots of 4 bytes (tag, address), linear probing, ordered by hash
+//	    └───── arena: the records, one after another in chunks of at most 64 KiB
+//
+// A shard grows, shrinks and compacts by itself, so a pause is that of one shard: at ten million keys
+// about ten thousand keys: to compact one takes 0.6 ms, to double its table 0.3 ms (2 cores, 2026, otherwise idle).
+//
+// Views are copy-on-write: opening one pins the arena of each shard, and the first change of a
+// pinned shard copies it.
+//
+// All methods are safe for concurrent use. No goroutines are started here. When the system has no
+// memory left, methods that need some panic. Keys of more than 65535 bytes and versions of more
+// than 56 bits are bugs of the caller, and panic too.
+package keydir
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/raftcask/raftcask/bitcask/internal/offheap"
+)
+
+const (
+	shardBits = 10
+	shards    = 1 << shardBits
+)
+
+// Position is the place of a record on disk.
+type Position struct {
+	Segment uint32
+	Offset  uint32
+	Size    uint32 // of the whole record on disk
+}
+
+// Item is what the index knows of a key.
+type Item struct {
+	Position
+	Version   uint64 // less than 2^56
+	ExpireAt  int64  // ms since 1970; 0: never
+	Tombstone bool   // only while loading: the key was deleted at this version
+}
+
+// Keydir maps keys to items. Make one with New.
+type Keydir struct {
+	digest xxhash.Digest // seeded; never written to
+	pool   offheap.Pool
+	shards []shard
+	// all is held while all shard locks are taken, so that only one goroutine collects them.
+	all sync.Mutex
+}
+
+// New returns an empty Keydir. Two with the same seed hand out and understand the same Scan cursors.
+func New(seed uint64) *Keydir {
+	d := &Keydir{shards: make([]shard, shards)}
+	d.digest.ResetWithSeed(seed)
+	for i := range d.shards {
+		d.shards[i].addrBits = minAddrBits
+	}
+	return d
+}
+
+// shard returns the shard of a hash.
+func (d *Keydir) shard(h uint64) *shard { return &d.shards[h>>(64-shardBits)] }
+
+// Get returns the item of a key.
+func (d *Keydir) Get(key []byte) (Item, bool) {
+	h := d.hash(key)
+	s := d.shard(h)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	i, ok := s.find(h, key)
+	if !ok {
+		return Item{}, false
+	}
+	return s.record(s.slots[i]).item(), true
+}
+
+// Put stores an item whatever was there before, and returns that.
+func (d *Keydir) Put(key []byte, it Item) (old Item, replaced bool) {
+	old, replaced, _ = d.update(key, it, nil)
+	return old, replaced
+}
+
+// PutIfNewer stores an item unless one with a higher version is there. It is for loading, where
+// records come in any order.
+func (d *Keydir) PutIfNewer(key []byte, it Item) (old Item, existed, stored bool) {
+	return d.update(key, it, func(old Item, existed bool) bool { return !existed || it.Version >= old.Version })
+}
+
+// Swap stores an item if the key is there at exactly the position from.
+func (d *Keydir) Swap(key []byte, from Position, to Item) bool {
+	_, _, stored := d.update(key, to, func(old Item, existed bool) bool { return existed && old.Position == from })
+	return stored
+}
+
+// update stores an item if the condition holds for the present one; nil always holds.
+func (d *Keydir) update(key []byte, it Item, when func(old Item, existed bool) bool) (old Item, existed, stored bool) {
+	if len(key) > maxKeyBytes || it.Version > maxVersion {
+		panic(fmt.Sprintf("keydir: key of %d bytes, version %d: out of range", len(key), it.Version))
+	}
+	h := d.hash(key)
+	s := d.shard(h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, existed := s.find(h, key)
+	if existed {
+		old = s.record(s.slots[i]).item()
+	}
+	if s.closed || when != nil && !when(old, existed) {
+		return old, existed, false
+	}
+	if existed {
+		s.replace(d, i, h, key, it)
+	} else {
+		s.insert(d, h, key, it)
+	}
+	return old, existed, true
+}
+
+// Delete removes a key and returns what was there.
+func (d *Keydir) Delete(key []byte) (old Item, existed bool) {
+	return d.deleteIf(key, nil)
+}
+
+// DeleteIf removes a key if it is there at exactly the position from.
+func (d *Keydir) DeleteIf(key []byte, from Position) bool {
+	_, deleted := d.deleteIf(key, &from)
+	return deleted
+}
+
+func (d *Keydir) deleteIf(key []byte, from *Position) (old Item, deleted bool) {
+	h := d.hash(key)
+	s := d.shard(h)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i, ok := s.find(h, key)
+	if !ok {
+		return Item{}, false
+	}
+	old = s.record(s.slots[i]).item()
+	if from != nil && old.Position != *from {
+		return Item{}, false
+	}
+	s.remove(d, i)
+	s.collect(d)
+	return old, true
+}
+
+// Len is the number of keys, without tombstones. Changes made meanwhile may be counted or not.
+func (d *Keydir) Len() int {
+	var n int64
+	for i := range d.shards {
+		n += d.shards[i].keys.Load()
+	}
+	return int(n)
+}
+
+// Bytes is the memory held outside the Go heap, copies for open views included.
+func (d *Keydir) Bytes() int64 { return d.pool.Bytes() }
+
+// DropTombstones ends loading: from now on a deleted key is one that is not there.
+func (d *Keydir) DropTombstones() {
+	for i := range d.shards {
+		s := &d.shards[i]
+		s.mu.Lock()
+		s.dropTombstones(d)
+		s.mu.Unlock()
+	}
+}
+
+// Clear removes all keys in one step: no reader sees only some of them gone. Open views keep theirs.
+func (d *Keydir) Clear() { d.clear(false) }
+
+// Close gives all memory back, that of an open view when the view is closed. Afterwards the
+// Keydir is empty and stays so: Put stores nothing.
+func (d *Keydir) Close() { d.clear(true) }
+
+func (d *Keydir) clear(closing bool) {
+	tables := make([]offheap.Block, shards)
+	var unused []*arena
+	d.lockAll()
+	for i := range d.shards {
+		s := &d.shards[i]
+		s.closed = s.closed || closing
+		var records *arena
+		tables[i], records = s.detach()
+		if records == nil {
+			continue
+		}
+		if records.refs--; records.refs == 0 {
+			unused = append(unused, records)
+		}
+	}
+	d.unlockAll()
+	// Giving memory back takes system calls: not while everybody waits.
+	for _, table := range tables {
+		d.pool.Free(table)
+	}
+	for _, a := range unused {
+		a.free(&d.pool)
+	}
+}
+
+// lockAll stops all shards. A thousand free locks take some ten microseconds.
+func (d *Keydir) lockAll() {
+	d.all.Lock()
+	for i := range d.shards {
+		d.shards[i].mu.Lock()
+	}
+}
+
+func (d *Keydir) unlockAll() {
+	for i := range d.shards {
+		d.shards[i].mu.Unlock()
+	}
+	d.all.Unlock()
+}

@@ -1,0 +1,212 @@
+// Package offheap allocates memory that the garbage collector neither scans nor counts, and that
+// goes back to the operating system when it is freed.
+//
+//	var pool offheap.Pool
+//	block, err := pool.Alloc(10_000) // 12 KiB: see below
+//	copy(block.Mem, data)
+//	pool.Free(block)
+//
+// Sizes are rounded up: below 4 KiB to one of four steps between powers of two, up to 64 KiB to a
+// multiple of 4 KiB, beyond to a power of two.
+//
+// A block lies in a slab of blocks of the same size. A slab of blocks of a page or more is a mapping
+// of 4 MiB or more; the pages of such a block are returned when the block is freed. A slab of
+// smaller blocks is one 64 KiB block, returned when all its blocks are free. So nothing has to be
+// merged or moved, and address space is all that a mixed history of sizes can waste.
+//
+// Off Linux, slabs are ordinary byte slices: still without pointers for the collector to follow, and
+// returned by slab instead of by block.
+package offheap
+
+import (
+	"fmt"
+	"math/bits"
+	"os"
+	"sync"
+)
+
+const (
+	minBytes  = 64
+	pageBytes = 4 << 10  // smaller blocks share a block
+	homeBytes = 64 << 10 // the block that they share
+	slabBytes = 4 << 20  // the smallest mapping: few enough of them for vm.max_map_count
+	maxBytes  = 1 << 30  // asking for more is a mistake
+
+	// Classes of size, in three sections: 4 per doubling, then by the page, then by doubling.
+	smallClasses  = 4 * 6 // 64 bytes to below 4 KiB: 6 doublings
+	pageClasses   = homeBytes / pageBytes
+	doubleClasses = 14 // 128 KiB to 1 GiB
+	classes       = smallClasses + pageClasses + doubleClasses
+)
+
+// Block is a piece of memory. The zero Block is no memory.
+type Block struct {
+	Mem   []byte // contents are undefined after Alloc; never keep it past Free
+	slab  *slab
+	index uint32
+}
+
+// Pool hands out blocks. The zero value is ready to use. All methods are safe for concurrent use.
+type Pool struct {
+	mu    sync.Mutex
+	roomy [classes][]*slab // by class: slabs that have a free block
+	bytes int64
+}
+
+// slab is a piece of memory cut into blocks of one size. Pool.mu guards it.
+type slab struct {
+	mem     []byte
+	home    Block // where mem comes from, if it is not a mapping
+	class   int
+	size    int      // of a block
+	carved  uint32   // blocks that were ever handed out: the memory beyond was never touched
+	free    []uint32 // blocks below carved that are free
+	used    uint32
+	roomyAt int // place in Pool.roomy, -1 when full
+}
+
+// class returns the number and the block size of the smallest class that fits.
+func class(bytes int) (class, size int) {
+	switch {
+	case bytes > homeBytes:
+		log := bits.Len(uint(bytes - 1))
+		return smallClasses + pageClasses + log - bits.Len(homeBytes), 1 << log
+	case bytes > pageBytes-pageBytes/8: // the last small class is 3584
+		pages := (bytes + pageBytes - 1) / pageBytes
+		return smallClasses + pages - 1, pages * pageBytes
+	case bytes <= minBytes:
+		return 0, minBytes
+	}
+	log := bits.Len(uint(bytes-1)) - 1 // bytes is in (1<<log, 2<<log]
+	step := 1 << log / 4
+	steps := (bytes - 1<<log + step - 1) / step // 1 to 4
+	return 4*(log-bits.Len(minBytes-1)) + steps, 1<<log + steps*step
+}
+
+// Alloc returns a block of at least size bytes. It fails when the operating system has no more
+// memory to give.
+func (p *Pool) Alloc(size int) (Block, error) {
+	if size > maxBytes {
+		return Block{}, fmt.Errorf("offheap: allocate %d bytes: too large", size)
+	}
+	class, size := class(size)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b, carved, err := p.allocLocked(class, size)
+	if err == nil && (carved || size >= pageBytes) {
+		p.bytes += int64(size)
+	}
+	return b, err
+}
+
+// allocLocked also reports whether the block was never handed out before.
+func (p *Pool) allocLocked(class, size int) (b Block, carved bool, err error) {
+	if len(p.roomy[class]) == 0 {
+		s, err := p.newSlabLocked(class, size)
+		if err != nil {
+			return Block{}, false, err
+		}
+		p.addRoomyLocked(s)
+	}
+	roomy := p.roomy[class]
+	s := roomy[len(roomy)-1]
+	b = Block{slab: s, index: s.carved}
+	if last := len(s.free) - 1; last >= 0 {
+		b.index, s.free = s.free[last], s.free[:last]
+	} else {
+		s.carved++
+		carved = true
+	}
+	s.used++
+	if s.used == s.blocks() {
+		p.dropRoomyLocked(s)
+	}
+	at := int(b.index) * size
+	b.Mem = s.mem[at : at+size : at+size]
+	return b, carved, nil
+}
+
+func (p *Pool) newSlabLocked(class, size int) (*slab, error) {
+	s := &slab{class: class, size: size, roomyAt: -1}
+	if size < pageBytes {
+		home, _, err := p.allocLocked(smallClasses+pageClasses-1, homeBytes)
+		s.mem, s.home = home.Mem, home
+		return s, err
+	}
+	mem, err := mapMemory(max(slabBytes, size))
+	if err != nil {
+		return nil, fmt.Errorf("offheap: map memory: %w", err)
+	}
+	s.mem = mem
+	return s, nil
+}
+
+func (s *slab) blocks() uint32 { return uint32(len(s.mem) / s.size) }
+
+// Free takes a block back. Freeing the zero Block does nothing; freeing a block twice is a bug.
+func (p *Pool) Free(b Block) {
+	if b.slab == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if b.slab.size >= pageBytes {
+		p.bytes -= int64(len(b.Mem))
+	}
+	p.freeLocked(b)
+}
+
+func (p *Pool) freeLocked(b Block) {
+	s := b.slab
+	if s.used == 0 {
+		panic("offheap: block freed twice")
+	}
+	s.used--
+	if s.used == 0 {
+		p.releaseLocked(s)
+		return
+	}
+	if s.size%os.Getpagesize() == 0 { // else it shares a page with its neighbors
+		returnPages(b.Mem)
+	}
+	s.free = append(s.free, b.index)
+	if s.roomyAt < 0 {
+		p.addRoomyLocked(s)
+	}
+}
+
+// releaseLocked gives up a slab without a used block.
+func (p *Pool) releaseLocked(s *slab) {
+	if s.roomyAt >= 0 {
+		p.dropRoomyLocked(s)
+	}
+	if s.home.slab != nil {
+		p.bytes -= int64(s.carved) * int64(s.size)
+		p.freeLocked(s.home)
+	} else {
+		unmapMemory(s.mem)
+	}
+	s.mem = nil
+}
+
+func (p *Pool) addRoomyLocked(s *slab) {
+	s.roomyAt = len(p.roomy[s.class])
+	p.roomy[s.class] = append(p.roomy[s.class], s)
+}
+
+func (p *Pool) dropRoomyLocked(s *slab) {
+	list := p.roomy[s.class]
+	last := list[len(list)-1]
+	list[s.roomyAt], last.roomyAt = last, s.roomyAt
+	list[len(list)-1] = nil
+	p.roomy[s.class] = list[:len(list)-1]
+	s.roomyAt = -1
+}
+
+// Bytes is how much memory the pool holds: blocks handed out, and freed ones whose memory could
+// not be returned yet because they share a page with others.
+func (p *Pool) Bytes() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.bytes
+}

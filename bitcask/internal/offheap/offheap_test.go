@@ -1,0 +1,216 @@
+package offheap
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestClassesFitTightlyAndInOrder(t *testing.T) {
+	lastClass, lastSize := -1, 0
+	check := func(n int) {
+		t.Helper()
+		c, size := class(n)
+		if size < n || c >= classes {
+			t.Fatalf("%d bytes: class %d of %d bytes", n, c, size)
+		}
+		if n > minBytes && n <= homeBytes && n < pageBytes && size > n+n/4+1 {
+			t.Fatalf("%d bytes: class of %d bytes wastes more than a quarter", n, size)
+		}
+		if (c == lastClass) != (size == lastSize) || c < lastClass || c > lastClass+1 {
+			t.Fatalf("%d bytes: class %d of %d bytes follows class %d of %d bytes", n, c, size, lastClass, lastSize)
+		}
+		lastClass, lastSize = c, size
+	}
+	for n := 0; n <= 2*homeBytes; n++ {
+		check(n)
+	}
+	for n := 4 * homeBytes; n <= maxBytes; n *= 2 {
+		check(n - 1)
+		check(n)
+	}
+	if lastClass != classes-1 {
+		t.Fatalf("last class is %d of %d", lastClass, classes)
+	}
+}
+
+func TestBlocksNeverOverlap(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var pool Pool
+	type held struct {
+		block Block
+		fill  byte
+	}
+	var blocks []held
+	free := func(i int) {
+		h := blocks[i]
+		if rest := bytes.Trim(h.block.Mem, string(h.fill)); len(rest) != 0 {
+			t.Fatalf("a block of %d bytes was overwritten", len(h.block.Mem))
+		}
+		pool.Free(h.block)
+		blocks[i] = blocks[len(blocks)-1]
+		blocks = blocks[:len(blocks)-1]
+	}
+	for range 20000 {
+		if len(blocks) > 0 && rng.IntN(2) == 0 {
+			free(rng.IntN(len(blocks)))
+			continue
+		}
+		size := 1 + rng.IntN(1<<(1+rng.IntN(18)))
+		b, err := pool.Alloc(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b.Mem) < size || cap(b.Mem) != len(b.Mem) {
+			t.Fatalf("asked for %d bytes, got %d, capacity %d", size, len(b.Mem), cap(b.Mem))
+		}
+		h := held{b, byte('a' + rng.IntN(26))}
+		for i := range b.Mem {
+			b.Mem[i] = h.fill
+		}
+		blocks = append(blocks, h)
+	}
+	var total int64
+	for _, h := range blocks {
+		total += int64(len(h.block.Mem))
+	}
+	if pool.Bytes() < total {
+		t.Fatalf("pool holds %d bytes, %d are in use", pool.Bytes(), total)
+	}
+	for len(blocks) > 0 {
+		free(0)
+	}
+	if pool.Bytes() != 0 {
+		t.Fatalf("%d bytes held after everything was freed", pool.Bytes())
+	}
+}
+
+func TestLargeBlockHasItsOwnMapping(t *testing.T) {
+	var pool Pool
+	b, err := pool.Alloc(slabBytes + 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Mem[len(b.Mem)-1] = 1
+	if pool.Bytes() != 2*slabBytes {
+		t.Fatalf("%d bytes", pool.Bytes())
+	}
+	pool.Free(b)
+	pool.Free(Block{})
+	if pool.Bytes() != 0 {
+		t.Fatalf("%d bytes", pool.Bytes())
+	}
+}
+
+func TestTooMuchIsAnError(t *testing.T) {
+	var pool Pool
+	for _, size := range []int{maxBytes + 1, maxBytes} { // the second is refused by the system, if at all
+		b, err := pool.Alloc(size)
+		if err == nil {
+			pool.Free(b)
+		}
+		if size > maxBytes && err == nil {
+			t.Fatalf("%d bytes allocated", size)
+		}
+	}
+	if pool.Bytes() != 0 {
+		t.Fatalf("%d bytes after failures", pool.Bytes())
+	}
+}
+
+func TestFreeingTwicePanics(t *testing.T) {
+	var pool Pool
+	b, err := pool.Alloc(100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool.Free(b)
+	defer func() {
+		if recover() == nil {
+			t.Fatal("no panic")
+		}
+	}()
+	pool.Free(b)
+}
+
+// resident is the memory of this process that is in RAM.
+func resident(t *testing.T) int {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Skip("needs /proc")
+	}
+	pages, err := strconv.Atoi(strings.Fields(string(text))[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * os.Getpagesize()
+}
+
+func TestFreedMemoryGoesBackToTheSystem(t *testing.T) {
+	const total = 256 << 20
+	for _, size := range []int{2 << 10, 4 << 10, 20 << 10, 64 << 10, 1 << 20} {
+		var pool Pool
+		blocks := make([]Block, 0, total/size)
+		before := resident(t)
+		for range total / size {
+			b, err := pool.Alloc(size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := 0; i < len(b.Mem); i += 4096 {
+				b.Mem[i] = 1
+			}
+			blocks = append(blocks, b)
+		}
+		full := resident(t)
+		if full-before < total*9/10 {
+			t.Fatalf("blocks of %d bytes: %d MiB resident for %d allocated", size, (full-before)>>20, total>>20)
+		}
+		// Keep one block in a thousand: single blocks must not keep their slab. Small ones do, by design.
+		var kept []Block
+		for i, b := range blocks {
+			if i%1000 == 0 && size >= pageBytes {
+				kept = append(kept, b)
+				continue
+			}
+			pool.Free(b)
+		}
+		if after := resident(t); after-before > total/10 {
+			t.Fatalf("blocks of %d bytes: %d MiB resident after freeing", size, (after-before)>>20)
+		}
+		for _, b := range kept {
+			pool.Free(b)
+		}
+	}
+}
+
+func TestPoolIsSafeForConcurrentUse(t *testing.T) {
+	var pool Pool
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(g), 0))
+			for range 2000 {
+				b, err := pool.Alloc(1 + rng.IntN(100_000))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				b.Mem[0] = byte(g)
+				_ = pool.Bytes()
+				pool.Free(b)
+			}
+		})
+	}
+	wg.Wait()
+	if pool.Bytes() != 0 {
+		t.Fatalf("%d bytes leaked", pool.Bytes())
+	}
+}

@@ -1,0 +1,174 @@
+package bitcask
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/raftcask/raftcask/internal/vfs"
+)
+
+// Durability says when a write that was acknowledged is on disk.
+type Durability uint8
+
+const (
+	// Always syncs before every acknowledgement; concurrent writers share one
+	// sync. An acknowledged write survives power loss.
+	Always Durability = iota
+	// Interval syncs in the background every Options.SyncInterval. Power loss
+	// may cost the last interval's writes; a crash of the process costs none.
+	Interval
+	// Never leaves syncing to the operating system. Power loss may cost any
+	// write since the last rotation, Sync or Close.
+	Never
+)
+
+// String gives the name that configuration files use.
+func (d Durability) String() string {
+	switch d {
+	case Always:
+		return "always"
+	case Interval:
+		return "interval"
+	case Never:
+		return "never"
+	}
+	return fmt.Sprintf("Durability(%d)", uint8(d))
+}
+
+// ParseDurability is the inverse of String.
+func ParseDurability(name string) (Durability, error) {
+	for _, d := range []Durability{Always, Interval, Never} {
+		if d.String() == name {
+			return d, nil
+		}
+	}
+	return 0, fmt.Errorf("durability %q is not one of always, interval, never", name)
+}
+
+// Options of a store. The zero value (or nil) is a good choice for most.
+type Options struct {
+	// Durability of acknowledged writes; default Always.
+	Durability Durability
+	// SyncInterval between background syncs, for Interval only; default 1 s.
+	// Longer loses more on power loss and costs less.
+	SyncInterval time.Duration
+	// SegmentBytes at which a segment is sealed and the next one begun; default
+	// 256 MiB, at most 1 GiB. Smaller segments are merged sooner, larger ones
+	// need fewer files. A segment is also the extra space that a merge takes.
+	SegmentBytes int64
+	// MaxValueBytes of one value; default 8 MiB, at most 64 MiB. Larger values
+	// are refused with ErrTooLarge.
+	MaxValueBytes int
+	// HashSeed keys the hash of the keydir. Replicas that share it understand
+	// each other's ScanKeys cursors. Default: a fixed seed.
+	HashSeed uint64
+	// Replicated hands the log to the caller: writes come through Append and
+	// Commit only, and Put, Delete and Write are refused. See the package comment.
+	Replicated bool
+	// Merge policy.
+	Merge MergePolicy
+	// Scrub policy: how sealed segments are read again to find what rotted.
+	Scrub ScrubPolicy
+	// FS is the disk; default the operating system's.
+	FS vfs.FS
+	// Logger of background work; default slog.Default().
+	Logger *slog.Logger
+	// Now is the clock that expiry times are judged by; default time.Now.
+	Now func() time.Time
+}
+
+// MergePolicy decides which segments a merge rewrites. The names are those of
+// Basho's Bitcask. A merge starts when a sealed segment passes a trigger; every
+// segment that passes a threshold joins it, as long as the output fits one segment.
+type MergePolicy struct {
+	// Disabled turns background maintenance off. Store.Merge still works, and makes
+	// the hints that are missing; so does the next Open.
+	Disabled bool
+	// FragmentationTrigger and FragmentationThreshold are dead bytes in percent
+	// of the segment; default 60 and 40.
+	FragmentationTrigger, FragmentationThreshold int
+	// DeadBytesTrigger and DeadBytesThreshold; default half and a quarter of
+	// SegmentBytes.
+	DeadBytesTrigger, DeadBytesThreshold int64
+	// SmallFileBytes: sealed segments below this join a merge, and several of
+	// them start one; default 1/16 of SegmentBytes.
+	SmallFileBytes int64
+	// BytesPerSecond limits how fast a background merge reads; default 64 MiB/s.
+	// More reclaims sooner and disturbs the foreground more.
+	BytesPerSecond int64
+	// ReserveBytes of disk are kept aside, so that a merge can run on a full one; default
+	// SegmentBytes, negative for none. It is never more than the sealed segments
+	// hold. With less than a segment's live records, that segment must wait for room.
+	ReserveBytes int64
+}
+
+const (
+	defaultSegmentBytes  = 256 << 20
+	maxSegmentBytes      = 1 << 30
+	minSegmentBytes      = 400 // as small as the crash tests want it
+	defaultMaxValueBytes = 8 << 20
+	hardMaxValueBytes    = 64 << 20
+	defaultHashSeed      = 0x9ae16a3b2f90404f
+	mib                  = 1 << 20
+)
+
+// withDefaults copies, fills and validates o.
+func (o *Options) withDefaults() (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	setDefault(&c.SyncInterval, time.Second)
+	setDefault(&c.SegmentBytes, int64(defaultSegmentBytes))
+	setDefault(&c.MaxValueBytes, defaultMaxValueBytes)
+	setDefault(&c.HashSeed, uint64(defaultHashSeed))
+	setDefault(&c.Merge.FragmentationTrigger, 60)
+	setDefault(&c.Merge.FragmentationThreshold, 40)
+	setDefault(&c.Merge.DeadBytesTrigger, c.SegmentBytes/2)
+	setDefault(&c.Merge.DeadBytesThreshold, c.SegmentBytes/4)
+	setDefault(&c.Merge.SmallFileBytes, c.SegmentBytes/16)
+	setDefault(&c.Merge.ReserveBytes, c.SegmentBytes)
+	setDefault(&c.Merge.BytesPerSecond, int64(64*mib))
+	c.Scrub.setDefaults()
+	if c.FS == nil {
+		c.FS = vfs.OS()
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c, c.validate()
+}
+
+func (o *Options) validate() error {
+	switch {
+	case o.Durability > Never:
+		return fmt.Errorf("bitcask: option Durability: unknown value %d", o.Durability)
+	case o.SegmentBytes < minSegmentBytes || o.SegmentBytes > maxSegmentBytes:
+		return fmt.Errorf("bitcask: option SegmentBytes: %d is not between %d and %d", o.SegmentBytes, minSegmentBytes, maxSegmentBytes)
+	case o.MaxValueBytes < 1 || o.MaxValueBytes > hardMaxValueBytes:
+		return fmt.Errorf("bitcask: option MaxValueBytes: %d is not between 1 and %d", o.MaxValueBytes, hardMaxValueBytes)
+	case o.SyncInterval < 0:
+		return fmt.Errorf("bitcask: option SyncInterval: %s is negative", o.SyncInterval)
+	case o.Merge.FragmentationThreshold > o.Merge.FragmentationTrigger || o.Merge.DeadBytesThreshold > o.Merge.DeadBytesTrigger:
+		return fmt.Errorf("bitcask: option Merge: a threshold above its trigger would start merges that never end")
+	case o.Merge.BytesPerSecond < 0:
+		return fmt.Errorf("bitcask: option Merge.BytesPerSecond: %d is negative", o.Merge.BytesPerSecond)
+	case o.Scrub.BytesPerSecond < 0 || o.Scrub.Interval < 0:
+		return fmt.Errorf("bitcask: option Scrub: a negative budget or interval (%d, %s); Disabled turns it off", o.Scrub.BytesPerSecond, o.Scrub.Interval)
+	case o.Replicated && o.Durability != Always:
+		// Raft counts an entry as stored as soon as Append returns.
+		return fmt.Errorf("bitcask: option Durability: a replicated store needs %s, not %s", Always, o.Durability)
+	}
+	return nil
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

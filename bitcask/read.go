@@ -1,0 +1,126 @@
+package bitcask
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/raftcask/raftcask/bitcask/internal/keydir"
+)
+
+// Item is what the keydir knows of a key's value.
+type Item struct {
+	Version  uint64 // index of the entry that wrote it
+	ExpireAt int64  // ms since 1970, 0 for never
+	ValueLen int    // bytes
+}
+
+// Get returns a copy of the value of key, ErrNotFound when it has none or it has expired.
+func (s *Store) Get(key []byte) ([]byte, error) {
+	value, it, err := s.Read(key, nil)
+	if err != nil {
+		return nil, err
+	}
+	if it.ExpireAt != 0 && it.Expired(s.Now()) { // the clock costs as much as the keydir
+		return nil, ErrNotFound
+	}
+	return value, nil
+}
+
+// Expired tells whether a value has ended at a time in ms since 1970.
+func (it Item) Expired(now int64) bool { return it.ExpireAt != 0 && it.ExpireAt <= now }
+
+// Lookup answers from memory alone. It does not judge expiry.
+func (s *Store) Lookup(key []byte) (Item, bool) {
+	s.visible.RLock()
+	defer s.visible.RUnlock()
+	if s.visible.segments == nil {
+		return Item{}, false
+	}
+	it, ok := s.visible.keys.Get(key)
+	if !ok {
+		return Item{}, false
+	}
+	return s.itemLocked(key, it), true
+}
+
+func (s *Store) itemLocked(key []byte, it keydir.Item) Item {
+	seg := s.visible.segments[it.Segment]
+	merged := seg != nil && seg.kind == mergedSegment
+	return Item{Version: it.Version, ExpireAt: it.ExpireAt, ValueLen: valueLen(it.Size, len(key), it.ExpireAt, merged)}
+}
+
+// Read appends the value of key to buf with one read of the disk. It does not
+// judge expiry. Damage is ErrCorrupt, never ErrNotFound.
+func (s *Store) Read(key, buf []byte) ([]byte, Item, error) {
+	s.visible.RLock()
+	if s.visible.segments == nil {
+		s.visible.RUnlock()
+		return buf, Item{}, ErrClosed
+	}
+	it, ok := s.visible.keys.Get(key)
+	if !ok {
+		s.visible.RUnlock()
+		return buf, Item{}, ErrNotFound
+	}
+	seg := s.visible.segments[it.Segment]
+	seg.acquire()
+	item := s.itemLocked(key, it)
+	s.visible.RUnlock()
+	defer seg.release(s.fs, s.path)
+	value, err := readValue(seg, it.Position, key, buf)
+	return value, item, err
+}
+
+// readValue reads the record at pos, checks it, and appends its value to buf.
+func readValue(seg *segment, pos keydir.Position, key, buf []byte) ([]byte, error) {
+	if mem := seg.mapped(); int64(pos.Offset)+int64(pos.Size) <= int64(len(mem)) {
+		return readMapped(seg, mem, pos, key, buf)
+	}
+	start := len(buf)
+	buf = slices.Grow(buf, int(pos.Size))
+	b := buf[start : start+int(pos.Size)]
+	if _, err := seg.file.ReadAt(b, int64(pos.Offset)); err != nil {
+		return buf[:start], fmt.Errorf("bitcask: read %s at offset %d: %w", seg.name, pos.Offset, err)
+	}
+	r, err := parseRecord(b)
+	if err == nil && !bytes.Equal(r.key, key) {
+		err = fmt.Errorf("it is the record of another key")
+	}
+	if err != nil {
+		return buf[:start], &CorruptError{File: seg.name, Offset: int64(pos.Offset), Reason: err.Error()}
+	}
+	n := copy(b, r.value)
+	return buf[:start+n], nil
+}
+
+// Freeze holds commits back until thaw is called, so that several reads see one
+// state. Hold it for the length of one command; it may be taken by many at once,
+// and must not be nested.
+func (s *Store) Freeze() (thaw func()) {
+	s.committer.mu.RLock()
+	return s.committer.mu.RUnlock
+}
+
+// Len is the number of keys, expired ones that were not removed yet included.
+func (s *Store) Len() int {
+	s.visible.RLock()
+	defer s.visible.RUnlock()
+	if s.visible.segments == nil {
+		return 0
+	}
+	return s.visible.keys.Len()
+}
+
+// ScanKeys walks the keys by hash: it calls fn for about count keys from cursor
+// on (0 begins), and returns the cursor to go on with, 0 at the end. A key that is
+// there during the whole walk is given at least once. key is valid during fn,
+// which must not call the store. Expired keys are included.
+func (s *Store) ScanKeys(cursor uint64, count int, fn func(key []byte, it Item)) (next uint64) {
+	s.visible.RLock()
+	defer s.visible.RUnlock()
+	if s.visible.segments == nil {
+		return 0
+	}
+	return s.visible.keys.Scan(cursor, count, func(key []byte, it keydir.Item) { fn(key, s.itemLocked(key, it)) })
+}

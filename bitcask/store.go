@@ -1,0 +1,306 @@
+package bitcask
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/raftcask/raftcask/bitcask/internal/keydir"
+	"github.com/raftcask/raftcask/internal/vfs"
+)
+
+// Store is an open Bitcask. Its methods are safe for concurrent use.
+//
+// Locks are taken in this order, and none is skipped over backwards:
+// merging, appender.mu, spare.mu, committer.mu, disk.mu, log.mu, visible.
+type Store struct {
+	path   string
+	opts   Options
+	fs     vfs.FS
+	lock   io.Closer
+	logger *slog.Logger
+
+	appender  appender
+	committer committer
+	log       logIndex
+	disk      diskState
+	commits   groupCommit
+	spare     spareRoom
+	direct    direct
+
+	// visible guards what readers see. Commit holds it for the memory work of one
+	// entry, so a reader sees an entry whole or not at all (I3).
+	visible struct {
+		sync.RWMutex
+		keys     *keydir.Keydir
+		segments map[uint32]*segment // live set; replaced, never changed
+	}
+
+	poison atomic.Pointer[error] // the failed sync
+	full   atomic.Bool           // the last write met ErrNoSpace
+	closed atomic.Bool
+
+	// merging is held by what reads or replaces sealed segments as a whole: one
+	// merge at a time (tombstones rely on it), building hints, adoption. First in order.
+	merging sync.Mutex
+	stop    context.CancelFunc
+	ctx     context.Context // ends at Close
+	wake    chan struct{}   // for the background goroutine, capacity 1
+	workers sync.WaitGroup
+	syncs   syncStats
+	scrub   scrubState
+}
+
+// diskState is the manifest as it was last written.
+type diskState struct {
+	mu       sync.Mutex
+	manifest manifest
+	// pinned holds the segments of saved checkpoints by id.
+	pinned map[uint32]*segment
+}
+
+// Open opens the store in dir, and creates it when dir is empty or missing. One
+// Store at a time may have a directory: others get ErrLocked. Damage that no
+// crash can have caused is ErrCorrupt; nothing is changed on disk then.
+func Open(dir string, options *Options) (_ *Store, err error) {
+	opts, err := options.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{path: dir, opts: opts, fs: opts.FS, logger: opts.Logger, wake: make(chan struct{}, 1)}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			s.stop()
+			s.releaseAll()
+			if s.lock != nil {
+				_ = s.lock.Close()
+			}
+		}
+	}()
+	if err := s.fs.MkdirAll(dir); err != nil {
+		return nil, fmt.Errorf("bitcask: open %s: %w", dir, err)
+	}
+	if err := s.takeLock(); err != nil {
+		return nil, err
+	}
+	if err := s.recover(); err != nil {
+		if isNoSpace(err) {
+			return nil, fmt.Errorf("%w: open %s: %w", ErrNoSpace, dir, err)
+		}
+		return nil, fmt.Errorf("bitcask: open %s: %w", dir, err)
+	}
+	s.commits.store = s
+	s.mapActive()
+	s.start()
+	return s, nil
+}
+
+func (s *Store) takeLock() error {
+	host, _ := os.Hostname() // only for the message
+	lock, err := s.fs.Lock(joinPath(s.path, lockName), fmt.Sprintf("process %d on host %q", os.Getpid(), host))
+	var locked *vfs.LockedError
+	if errors.As(err, &locked) {
+		return fmt.Errorf("%w: %s is held by %s; stop it, or use another directory", ErrLocked, s.path, locked.Holder)
+	}
+	if err != nil {
+		return fmt.Errorf("bitcask: lock %s: %w", s.path, err)
+	}
+	s.lock = lock
+	return nil
+}
+
+// start runs the background goroutines; Close waits for them.
+func (s *Store) start() {
+	if !s.opts.Merge.Disabled {
+		s.workers.Go(s.maintain)
+	}
+	if s.opts.Durability == Interval {
+		s.workers.Go(s.syncEvery)
+	}
+	if !s.opts.Scrub.Disabled {
+		s.workers.Go(s.scrubEvery)
+	}
+}
+
+func (s *Store) syncEvery() {
+	ticker := time.NewTicker(s.opts.SyncInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-ticker.C:
+			if err := s.Sync(); err != nil && !errors.Is(err, ErrClosed) {
+				s.logger.Error("background sync failed", "dir", s.path, "error", err)
+			}
+		}
+	}
+}
+
+// Close syncs what was written, and releases the directory. It waits for
+// readers and background work.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return ErrClosed
+	}
+	s.stop()
+	s.workers.Wait()
+	if s.readOnly() {
+		s.releaseAll()
+		return nil
+	}
+	s.appender.mu.Lock()
+	defer s.appender.mu.Unlock()
+	err := s.finishActive()
+	s.releaseAll()
+	return errors.Join(err, s.lock.Close())
+}
+
+// finishActive cuts the preallocated rest off and records in the manifest how far
+// the active segment is synced: from now on any damage before that shows.
+func (s *Store) finishActive() error {
+	if s.poison.Load() != nil {
+		return nil
+	}
+	active := s.appender.active
+	if err := active.file.Truncate(active.size.Load()); err != nil {
+		return fmt.Errorf("bitcask: close: cut segment %d: %w", active.id, err)
+	}
+	if err := s.syncActiveLocked(); err != nil {
+		return fmt.Errorf("bitcask: close: %w", err)
+	}
+	if err := s.edit(func(*manifest) {}); err != nil && !isNoSpace(err) {
+		return fmt.Errorf("bitcask: close: %w", err)
+	}
+	return nil
+}
+
+// releaseAll drops the owner's references and the keydir. It also serves an Open
+// that failed half-way.
+func (s *Store) releaseAll() {
+	s.visible.Lock()
+	defer s.visible.Unlock()
+	for _, seg := range s.visible.segments {
+		seg.release(s.fs, s.path)
+	}
+	for _, seg := range s.disk.pinned {
+		seg.release(s.fs, s.path)
+	}
+	s.visible.segments, s.disk.pinned = nil, nil
+	if s.visible.keys != nil {
+		s.visible.keys.Close()
+	}
+}
+
+// edit writes a changed manifest. What the log already proves (applied, time,
+// clears, what is forgotten) goes along with every edit.
+func (s *Store) edit(change func(m *manifest)) error {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	return s.editLocked(change)
+}
+
+func (s *Store) editLocked(change func(m *manifest)) error {
+	m := s.disk.manifest
+	m.Segments = append([]segmentMeta(nil), m.Segments...)
+	m.Checkpoints = append([]checkpointMeta(nil), m.Checkpoints...)
+	point := s.committer.point.Load()
+	m.AppliedIndex, m.AppliedTerm, m.Cleared, m.Time = point.index, point.term, point.cleared, point.time
+	m.Forgotten = s.log.forgotten.Load()
+	for i := range m.Segments {
+		if m.Segments[i].ID == m.Active {
+			m.Segments[i].Synced = s.appender.synced.Load()
+		}
+	}
+	change(&m)
+	if err := writeManifest(s.fs, s.path, &m); err != nil {
+		return s.failWrite(err)
+	}
+	s.disk.manifest = m
+	return nil
+}
+
+// newSegmentID gives out an id. It counts from the next edit on.
+func (s *Store) newSegmentID() uint32 {
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	id := s.disk.manifest.NextID
+	s.disk.manifest.NextID++
+	return id
+}
+
+// setSegments replaces the live set.
+func (s *Store) setSegments(change func(set map[uint32]*segment)) {
+	s.visible.Lock()
+	defer s.visible.Unlock()
+	set := maps.Clone(s.visible.segments)
+	change(set)
+	s.visible.segments = set
+}
+
+// liveSegments is the live set as it is now.
+func (s *Store) liveSegments() map[uint32]*segment {
+	s.visible.RLock()
+	defer s.visible.RUnlock()
+	return s.visible.segments
+}
+
+// writable tells why a write cannot begin.
+func (s *Store) writable() error {
+	if s.closed.Load() {
+		return ErrClosed
+	}
+	if s.readOnly() {
+		return ErrReadOnly
+	}
+	if cause := s.poison.Load(); cause != nil {
+		return *cause
+	}
+	return nil
+}
+
+// failWrite gives a failed disk operation its fate. A failed sync poisons: the
+// kernel may have dropped the dirty pages, and a second fsync would report
+// success for data that is gone (fsyncgate; Rebello et al., ATC'20).
+func (s *Store) failWrite(err error) error {
+	var failedSync *syncError
+	if errors.As(err, &failedSync) {
+		poisoned := fmt.Errorf("%w: %w; restart the process to find out what is on disk", ErrPoisoned, err)
+		if s.poison.CompareAndSwap(nil, &poisoned) {
+			s.logger.Error("a sync failed: no more writes", "dir", s.path, "error", err)
+		}
+		return poisoned
+	}
+	if isNoSpace(err) {
+		if !s.full.Swap(true) {
+			s.logger.Warn("disk full: refusing writes until there is room", "dir", s.path, "error", err)
+		}
+		return fmt.Errorf("%w: %w; nothing was applied", ErrNoSpace, err)
+	}
+	return err
+}
+
+func (s *Store) succeedWrite() {
+	if s.full.Load() && s.full.Swap(false) {
+		s.logger.Info("there is room again: writes resume", "dir", s.path)
+	}
+}
+
+func isNoSpace(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// Now is the time that expiry is judged by, ms since 1970: the own clock, but
+// never before the time that a committed entry carries.
+func (s *Store) Now() int64 {
+	return max(s.opts.Now().UnixMilli(), s.committer.point.Load().time)
+}
