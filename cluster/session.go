@@ -1,0 +1,160 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/raftcask/raftcask/fsm"
+)
+
+// session is one life of a raft.Raft over the group's store. A group that is restarted in the process gets a
+// new one; everything that depends on raft's memory lives and dies with it.
+type session struct {
+	group     *Group
+	raft      *raft.Raft
+	fsm       *fsm.FSM
+	snapshots *fsm.SnapshotStore
+	transport *transport
+	proposer  *proposer
+	rounds    *rounds
+
+	readyTerm atomic.Uint64 // the term in which this node leads and has applied everything older; 0: none
+	stuck     atomic.Pointer[error]
+
+	ctx    context.Context // ends when the session is being stopped
+	cancel context.CancelFunc
+	worker sync.WaitGroup // the leadership monitor
+	// transferring is held by a leadership transfer.
+	transferring sync.Mutex
+}
+
+// raftTimeouts of the library that are not in Timing.
+const (
+	// maxAppendEntries bounds one AppendEntries: 64 entries of 512 KiB are 32 MiB, which a follower must
+	// take in within rpcTimeout while its heartbeats wait. Entries are packed, so few are enough.
+	maxAppendEntries = 64
+	// notifyBuffer: raft's main thread blocks when the channel is full.
+	notifyBuffer = 16
+	// shutdownGrace is how long an answer may take that raft owes at shutdown.
+	shutdownGrace = 500 * time.Millisecond
+)
+
+func (g *Group) newSession() (*session, error) {
+	s := &session{group: g}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	log := newHclog(g.log, "raft")
+	s.fsm = fsm.New(g.store, g.log)
+	s.fsm.OnFatal(g.fatal)
+	s.snapshots = fsm.NewSnapshotStore(g.store, g.log)
+	saved, err := s.snapshots.List()
+	if err != nil {
+		s.cancel()
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	if len(saved) > 0 {
+		s.fsm.StartAt(saved[0].Index)
+	}
+	notify := make(chan bool, notifyBuffer)
+	s.transport = newTransport(g.hub.open(), g.addrs, g.watch, log)
+	r, err := raft.NewRaft(g.raftConfig(notify, log), s.fsm, g.guard, g.stable, s.snapshots, s.transport)
+	if err != nil {
+		s.cancel()
+		_ = s.transport.Close() // the error of NewRaft is the one to report
+		return nil, fmt.Errorf("start raft: %w", err)
+	}
+	s.raft = r
+	s.proposer = newProposer(r, g.store, &g.cfg, &g.counters, func(err error) { s.setStuck(err) })
+	s.rounds = newRounds(s, g.callConfirm, 2*g.cfg.Timing.Heartbeat, &g.counters)
+	stored := s.proposer.noteStored
+	g.guard.onStored.Store(&stored)
+	s.proposer.start()
+	s.rounds.start()
+	s.worker.Go(func() { s.monitor(notify) })
+	return s, nil
+}
+
+func (g *Group) raftConfig(notify chan<- bool, log *hclogAdapter) *raft.Config {
+	t := &g.cfg.Timing
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(g.nodeID)
+	c.HeartbeatTimeout, c.ElectionTimeout = t.Heartbeat, t.Election
+	c.LeaderLeaseTimeout = t.Heartbeat
+	c.CommitTimeout = t.Commit
+	c.MaxAppendEntries = maxAppendEntries
+	c.ShutdownOnRemove = false
+	c.NotifyCh = notify
+	c.Logger = log
+	c.NoLegacyTelemetry = true
+	// The engine is at its applied index already.
+	c.NoSnapshotRestoreOnStart = true
+	// Snapshots are triggered by bytes of log (snapshots.go), not by raft's count of entries.
+	c.SnapshotThreshold = math.MaxUint64
+	c.SnapshotInterval = time.Hour
+	c.TrailingLogs = uint64(g.cfg.Limits.TrailingBytes/1024) + 1 // until the real size of entries is known
+	return c
+}
+
+// stop ends the session. Whoever waits in it gets an answer.
+func (s *session) stop() {
+	s.cancel()
+	s.readyTerm.Store(0)
+	s.group.guard.onStored.Store(nil)
+	s.proposer.close()
+	done := s.raft.Shutdown()
+	// raft waits for the RPCs that are running; without their connections they end.
+	_ = s.transport.Close() // never fails
+	_ = done.Error()        // never fails: it only waits
+	s.rounds.stop()
+	s.proposer.shutdown(shutdownGrace)
+	s.worker.Wait()
+}
+
+// leading implements quorum. The order of the loads matters: a state read before the term could belong to an
+// older one.
+func (s *session) leading() (term uint64, ok bool) {
+	term = s.readyTerm.Load()
+	if term == 0 || s.raft.CurrentTerm() != term || s.raft.State() != raft.Leader {
+		return 0, false
+	}
+	return term, true
+}
+
+// voters implements quorum.
+func (s *session) voters() (others []voter, self bool) {
+	return votersOf(s.servers(), s.group.nodeID, s.group.addrs)
+}
+
+// servers of the latest configuration, committed or not.
+func (s *session) servers() []raft.Server {
+	f := s.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return f.Configuration().Servers
+}
+
+// setStuck notes that only a restart of the session helps; the watchdog acts on it.
+func (s *session) setStuck(err error) {
+	s.stuck.CompareAndSwap(nil, &err)
+}
+
+// wait returns a future's error, or ctx's: raft leaves some futures without an answer when it shuts down.
+func wait(ctx context.Context, f raft.Future) error {
+	answer := make(chan error, 1)
+	go func() { answer <- f.Error() }() // ends with the future; see above
+	select {
+	case err := <-answer:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+var errRestart = errors.New("raft must be restarted")
