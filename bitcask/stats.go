@@ -9,6 +9,7 @@ import (
 // Stats describes a store at one moment.
 type Stats struct {
 	Keys           int   // expired ones that were not removed yet included
+	Expiring       int   // those of them with a time to live
 	Segments       int   // live files
 	DiskBytes      int64 // live segments, hints and preallocated space not counted
 	LiveBytes      int64 // records that the keydir points at
@@ -84,7 +85,7 @@ func (s *Store) Stats() Stats {
 	s.disk.mu.Unlock()
 	s.visible.RLock()
 	if s.visible.segments != nil {
-		st.Keys, st.KeydirBytes = s.visible.keys.Len(), s.visible.keys.Bytes()
+		st.Keys, st.Expiring, st.KeydirBytes = s.visible.keys.Len(), s.visible.keys.Expiring(), s.visible.keys.Bytes()
 	}
 	for _, seg := range s.visible.segments {
 		st.Segments++

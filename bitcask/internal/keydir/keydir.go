@@ -168,6 +168,15 @@ func (d *Keydir) Len() int {
 	return int(n)
 }
 
+// Expiring is how many of Len have an expiry.
+func (d *Keydir) Expiring() int {
+	var n int64
+	for i := range d.shards {
+		n += d.shards[i].expiring.Load()
+	}
+	return int(n)
+}
+
 // Bytes is the memory held outside the Go heap, copies for open views included.
 func (d *Keydir) Bytes() int64 { return d.pool.Bytes() }
 

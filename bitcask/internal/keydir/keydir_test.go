@@ -72,17 +72,20 @@ func verify(t *testing.T, d *Keydir) {
 func compare(t *testing.T, d *Keydir, model map[string]Item) {
 	t.Helper()
 	verify(t, d)
-	keys := 0
+	keys, expiring := 0, 0
 	for key, want := range model {
 		if got, ok := d.Get([]byte(key)); !ok || got != want {
 			t.Fatalf("key %x: got %+v (%v), want %+v", key, got, ok, want)
 		}
 		if !want.Tombstone {
 			keys++
+			if want.ExpireAt != 0 {
+				expiring++
+			}
 		}
 	}
-	if d.Len() != keys {
-		t.Fatalf("Len %d, want %d", d.Len(), keys)
+	if d.Len() != keys || d.Expiring() != expiring {
+		t.Fatalf("Len %d and Expiring %d, want %d and %d", d.Len(), d.Expiring(), keys, expiring)
 	}
 	collect := func(walk func(fn func(key []byte, it Item) bool)) map[string]Item {
 		got := make(map[string]Item)

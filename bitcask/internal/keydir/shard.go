@@ -41,8 +41,7 @@ type shard struct {
 	addrBits uint8
 	closed   bool
 	keys     atomic.Int64 // records that are not tombstones; changed under mu
-
-	_ [8]byte // to 128 bytes: neighbors do not share a cache line
+	expiring atomic.Int64 // those of them that have an expiry
 }
 
 // home is the slot where a search for a hash begins.
@@ -153,10 +152,14 @@ func (s *shard) remove(d *Keydir, i int) {
 	s.slots[hole] = 0
 }
 
-// count keeps s.keys when a record appears (1) or goes away (-1).
+// count keeps s.keys and s.expiring when a record appears (1) or goes away (-1).
 func (s *shard) count(r record, delta int64) {
-	if r.flags()&flagTombstone == 0 {
-		s.keys.Add(delta)
+	if r.flags()&flagTombstone != 0 {
+		return
+	}
+	s.keys.Add(delta)
+	if r.expires() {
+		s.expiring.Add(delta)
 	}
 }
 
@@ -226,6 +229,7 @@ func (s *shard) detach() (offheap.Block, *arena) {
 	s.block, s.slots, s.arena, s.used = offheap.Block{}, nil, nil, 0
 	s.addrBits = minAddrBits
 	s.keys.Store(0)
+	s.expiring.Store(0)
 	return table, records
 }
 

@@ -64,7 +64,8 @@ func (s *Server) info(ctx context.Context) []command.Section {
 			"loading", "0", "async_loading", "0", "aof_enabled", "1", "aof_last_write_status", "ok",
 			"rdb_bgsave_in_progress", "0", "rdb_last_bgsave_status", "ok",
 			"segments", fmt.Sprint(stats.Segments), "disk_bytes", fmt.Sprint(stats.DiskBytes),
-			"live_bytes", fmt.Sprint(stats.LiveBytes), "dead_bytes", fmt.Sprint(stats.DeadBytes), "log_bytes", fmt.Sprint(stats.LogBytes)),
+			"live_bytes", fmt.Sprint(stats.LiveBytes), "dead_bytes", fmt.Sprint(stats.DeadBytes), "log_bytes", fmt.Sprint(stats.LogBytes),
+			"scrub_passes", fmt.Sprint(stats.Scrub.Passes), "damaged_places", fmt.Sprint(len(stats.Scrub.Damage))),
 		s.statsSection(node.Group().Counters()),
 		s.replicationSection(status),
 		cpuSection(),
@@ -73,7 +74,7 @@ func (s *Server) info(ctx context.Context) []command.Section {
 	if stats.Keys == 0 {
 		return append(sections, section("Keyspace"))
 	}
-	return append(sections, section("Keyspace", "db0", fmt.Sprintf("keys=%d,expires=0,avg_ttl=0", stats.Keys)))
+	return append(sections, section("Keyspace", "db0", fmt.Sprintf("keys=%d,expires=%d,avg_ttl=0", stats.Keys, stats.Expiring)))
 }
 
 func section(title string, pairs ...string) command.Section {

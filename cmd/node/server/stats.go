@@ -71,6 +71,8 @@ func newNodeCollector(s *Server) *nodeCollector {
 	add(gauge, "segments", "Files of the store.", group, func(r *reading) float64 { return float64(r.engine.Segments) })
 	add(gauge, "disk_bytes", "Bytes of the store's files.", group, func(r *reading) float64 { return float64(r.engine.DiskBytes) })
 	add(gauge, "live_bytes", "Bytes of records that a read can reach.", group, func(r *reading) float64 { return float64(r.engine.LiveBytes) })
+	add(gauge, "damaged_places", "Places in segments and hints that the scrub found damaged, and that are still there.", group, func(r *reading) float64 { return float64(len(r.engine.Scrub.Damage)) })
+	add(counter, "scrub_passes_total", "Whole passes of the scrub over the sealed segments.", group, func(r *reading) float64 { return float64(r.engine.Scrub.Passes) })
 	add(gauge, "dead_bytes", "Bytes that merges can reclaim.", group, func(r *reading) float64 { return float64(r.engine.DeadBytes) })
 	add(gauge, "tombstone_bytes", "Bytes of deletes that must be kept for now.", group, func(r *reading) float64 { return float64(r.engine.TombstoneBytes) })
 	add(gauge, "pinned_bytes", "Bytes of files that are kept for snapshots only.", group, func(r *reading) float64 { return float64(r.engine.PinnedBytes) })
