@@ -113,8 +113,9 @@ func helloOptions(args [][]byte) (name string, named bool, bad *command.Reply) {
 	for i := 2; i < len(args); i++ {
 		switch left := len(args) - 1 - i; {
 		case command.IsWord(args[i], "AUTH") && left >= 2:
-			r := checkPassword(args[i+1])
-			refused = &r // but what else is wrong comes first
+			if r := checkUser(args[i+1]); r.IsErr() {
+				refused = &r // but what else is wrong comes first
+			}
 			i += 2
 		case command.IsWord(args[i], "SETNAME") && left >= 1:
 			i++
@@ -135,23 +136,23 @@ var (
 	errSyntax     = command.Err("ERR syntax error")
 )
 
-// auth answers AUTH [user] password. No passwords are configured: whoever presents one expects a
-// protection that is not there, and is told so.
+// auth answers AUTH [user] password. No passwords are configured, which Redis treats in two ways: the user "default"
+// may come in with any password, and a password without a user is told that nothing is protected by it.
 func auth(args [][]byte) command.Reply {
 	switch len(args) {
 	case 2:
-		return checkPassword([]byte("default"))
+		return command.Err("ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?")
 	case 3:
-		return checkPassword(args[1])
+		return checkUser(args[1])
 	}
 	return errSyntax
 }
 
-func checkPassword(user []byte) command.Reply {
+func checkUser(user []byte) command.Reply {
 	if string(user) != "default" {
 		return command.Err("WRONGPASS invalid username-password pair or user is disabled.")
 	}
-	return command.Err("ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?")
+	return command.OK()
 }
 
 // printable reports whether b may be a name in CLIENT LIST, whose fields are separated by spaces.
