@@ -82,6 +82,7 @@ func Recover(dir string) (*Recovery, error) {
 type offline struct {
 	dir      string
 	identity *identityStore
+	lock     io.Closer
 	store    *bitcask.Store
 	stable   *stableStore
 	logs     *fsm.LogStore
@@ -97,6 +98,9 @@ func openOffline(dir string) (_ *offline, err error) {
 	}()
 	if _, err := vfs.ReadFile(vfs.OS(), filepath.Join(dir, identityFile)); errors.Is(err, iofs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s has no %s: it is not the data directory of a node", ErrIdentity, dir, identityFile)
+	}
+	if o.lock, err = LockDir(dir); err != nil {
+		return nil, err
 	}
 	if o.identity, err = openIdentity(vfs.OS(), dir, ""); err != nil {
 		return nil, err
@@ -129,6 +133,9 @@ func (o *offline) close() error {
 	}
 	if o.store != nil {
 		errs = append(errs, o.store.Close())
+	}
+	if o.lock != nil {
+		errs = append(errs, o.lock.Close())
 	}
 	return errors.Join(errs...)
 }

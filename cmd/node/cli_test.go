@@ -202,3 +202,31 @@ func TestServeInTheSameDirectoryNamesTheHolder(t *testing.T) {
 		t.Errorf("exit code %d, %q, want the directory and who has it", code, last)
 	}
 }
+
+// TestTwoFirstStartsInOneDirectoryMakeOneNode: the second must not find the identity that the first is about to write.
+func TestTwoFirstStartsInOneDirectoryMakeOneNode(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	type end struct {
+		code int
+		text string
+	}
+	ends, up := make(chan end, 2), newLineWaiter("node is up")
+	for _, id := range []string{"n1", "n2"} {
+		go func() {
+			var stderr bytes.Buffer
+			code := run(ctx, append(serveLine(dir), "--log-level", "info", "--id", id), strings.NewReader(""), io.Discard, io.MultiWriter(up, &stderr))
+			ends <- end{code, stderr.String()}
+		}()
+	}
+	refused := <-ends
+	if last := lastLine(refused.text); refused.code != exitFailed || !strings.Contains(last, "in use") {
+		t.Errorf("the refused node: exit code %d, %q", refused.code, last)
+	}
+	up.wait(t)
+	cancel()
+	if ran := <-ends; ran.code != exitDone {
+		t.Errorf("the node that runs: exit code %d\n%s", ran.code, ran.text)
+	}
+}

@@ -27,6 +27,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -60,6 +61,7 @@ type Server struct {
 	http *http.Server
 	view *clusterView
 
+	lock       io.Closer // of the data directory
 	advertised struct{ resp, http, peer string }
 
 	stopping atomic.Bool
@@ -85,7 +87,11 @@ func (s *Server) start(ctx context.Context) error {
 	if err := s.openMetrics(); err != nil {
 		return err
 	}
-	// The identity comes first: the peer port introduces this node by it.
+	// The directory comes first, and the identity in it: the peer port introduces this node by it.
+	var err error
+	if s.lock, err = cluster.LockDir(s.cfg.DataDir); err != nil {
+		return err
+	}
 	id, err := cluster.EnsureNodeID(s.cfg.DataDir, s.cfg.ID)
 	if errors.Is(err, cluster.ErrConfig) {
 		return fmt.Errorf("--id: %w", err)
@@ -316,5 +322,8 @@ func (s *Server) release(ctx context.Context) error {
 		errs = append(errs, s.peer.Close())
 	}
 	s.serving.Wait()
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
 	return errors.Join(errs...)
 }
