@@ -18,6 +18,8 @@ var (
 	// ErrNoSpace: the disk is full. The write was not applied; reads go on, and
 	// writes do too as soon as there is room.
 	ErrNoSpace = errors.New("bitcask: no space left on the device")
+	// ErrIncomplete: Append failed with some of its entries in the log already.
+	ErrIncomplete = errors.New("bitcask: appended in part")
 	// ErrLocked: another process, or another Open in this one, has the directory.
 	ErrLocked = errors.New("bitcask: directory is in use")
 	// ErrTooLarge: a key or a value over its limit. Nothing was written.

@@ -66,16 +66,20 @@ const maxWriteBytes = 4 * mib
 // Append writes entries to the log and returns when they are durable. They stay
 // invisible until Commit. Indexes must follow the last one; the first entry of an
 // empty log may have any index above the applied one. Data is referenced until the
-// entry is committed. After an error none of the entries counts as appended
-// (those that fitted an earlier segment may still be found: truncate and retry).
+// entry is committed. After an error none of the entries counts as appended; one
+// that is ErrIncomplete left some of them in the log: truncate them before a retry.
 func (s *Store) Append(entries []Entry) error {
 	if !s.opts.Replicated {
 		return fmt.Errorf("bitcask: Append needs Options.Replicated")
 	}
 	s.appender.mu.Lock()
 	defer s.appender.mu.Unlock()
+	before := s.LastIndex()
 	err := s.appendLocked(entries)
 	s.makeRoomAfter(err)
+	if after := s.LastIndex(); err != nil && after != before {
+		return fmt.Errorf("%w: entries %d to %d of %d are in the log: %w", ErrIncomplete, entries[0].Index, after, entries[len(entries)-1].Index, err)
+	}
 	return err
 }
 

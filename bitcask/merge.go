@@ -166,14 +166,16 @@ func (s *Store) droppableTombstones(seg *segment) int64 {
 // It seals the active segment first. Readers and writers go on meanwhile. On a full
 // disk it works in the room of the reserve, and writes are refused meanwhile.
 func (s *Store) Merge(ctx context.Context) error {
-	err := s.mergeAll(ctx)
-	if errors.Is(err, ErrNoSpace) {
-		err = s.mergeOnFullDisk(ctx, 0)
-	}
-	if err != nil {
-		return err
-	}
-	return s.keepReserve()
+	return s.inForeground(ctx, func(ctx context.Context) error {
+		err := s.mergeAll(ctx)
+		if errors.Is(err, ErrNoSpace) {
+			err = s.mergeOnFullDisk(ctx, 0)
+		}
+		if err != nil {
+			return err
+		}
+		return s.keepReserve()
+	})
 }
 
 func (s *Store) mergeAll(ctx context.Context) error {

@@ -10,7 +10,7 @@ import (
 	"github.com/raftcask/raftcask/internal/vfs"
 )
 
-// A: aborted merge + expired record.
+// TestOverwrittenValueStaysGoneAfterAnAbortedMerge: the aborted merge has seen the expired record that hides the old one.
 func TestOverwrittenValueStaysGoneAfterAnAbortedMerge(t *testing.T) {
 	fs := vfs.NewMem()
 	now := time.UnixMilli(1_000_000)
@@ -54,9 +54,7 @@ func TestOverwrittenValueStaysGoneAfterAnAbortedMerge(t *testing.T) {
 	must(t, s.Close())
 }
 
-// A2: only public API: Merge with a context that ends, then Merge of B alone in the background is what pickMerge does.
-
-// C: checkpoint taken, merge retires its segments, then saved; Close removes them.
+// TestSnapshotSavedAfterAMergeSurvivesAnOrderlyStop: the checkpoint was taken before a merge retired its segments, and saved after.
 func TestSnapshotSavedAfterAMergeSurvivesAnOrderlyStop(t *testing.T) {
 	fs := vfs.NewMem()
 	o := &Options{FS: fs, SegmentBytes: 4096, Merge: MergePolicy{Disabled: true}, Scrub: ScrubPolicy{Disabled: true}}

@@ -121,8 +121,12 @@ func (s *Store) scrubEvery() {
 // saved checkpoints included, and their hints, and checks every CRC. Damaged hints are made
 // again. A damaged segment is reported with file and offset, stays, and is merged no more; its other
 // values go on being served. Readers, writers and merges go on meanwhile.
-func (s *Store) Scrub(ctx context.Context) (ScrubReport, error) {
-	return s.scrubPass(ctx, func(int64) error { return ctx.Err() })
+func (s *Store) Scrub(ctx context.Context) (report ScrubReport, err error) {
+	err = s.inForeground(ctx, func(ctx context.Context) error {
+		report, err = s.scrubPass(ctx, func(int64) error { return ctx.Err() })
+		return err
+	})
+	return report, err
 }
 
 func (s *Store) scrubPass(ctx context.Context, spend func(int64) error) (ScrubReport, error) {

@@ -51,6 +51,9 @@ type Store struct {
 	// merging is held by what reads or replaces sealed segments as a whole: one
 	// merge at a time (tombstones rely on it), building hints, adoption. First in order.
 	merging sync.Mutex
+	// foreground is held to read by the maintenance that a caller runs: Close waits for it too.
+	foreground sync.RWMutex
+
 	stop    context.CancelFunc
 	ctx     context.Context // ends at Close
 	wake    chan struct{}   // for the background goroutine, capacity 1
@@ -146,14 +149,31 @@ func (s *Store) syncEvery() {
 	}
 }
 
+// inForeground runs maintenance for a caller. Close ends its context, and waits for it.
+func (s *Store) inForeground(ctx context.Context, work func(context.Context) error) error {
+	s.foreground.RLock()
+	defer s.foreground.RUnlock()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(s.ctx, cancel)
+	defer stop()
+	err := work(ctx)
+	if err != nil && s.closed.Load() {
+		return ErrClosed
+	}
+	return err
+}
+
 // Close syncs what was written, and releases the directory. It waits for
-// readers and background work.
+// readers, background work, and merges and scrubs that callers run.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return ErrClosed
 	}
 	s.stop()
 	s.workers.Wait()
+	s.foreground.Lock()
+	defer s.foreground.Unlock()
 	if s.readOnly() {
 		s.releaseAll()
 		return nil

@@ -17,7 +17,7 @@ type groupCommit struct {
 	busy  bool            // somebody leads
 
 	// The leader's.
-	entries  []Entry
+	entry    [1]Entry // of its group
 	combined Batch
 	requests sync.Pool
 }
@@ -149,13 +149,18 @@ func (g *groupCommit) lead() {
 	g.queue[0].wake <- wakeLead
 }
 
-// take removes a group from the queue, the leader's own request first.
+// take removes a group from the queue, the leader's own request first. A batch that
+// clears must be the first of its entry, and so begins a group.
 func (g *groupCommit) take() []*writeRequest {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n, bytes := 0, 0
-	for n < len(g.queue) && (n == 0 || bytes+g.queue[n].batch.Size() <= maxGroupBytes) {
-		bytes += g.queue[n].batch.Size()
+	for n < len(g.queue) {
+		b := g.queue[n].batch
+		if n > 0 && (b.clears() || bytes+b.Size() > maxGroupBytes) {
+			break
+		}
+		bytes += b.Size()
 		n++
 	}
 	group := g.queue[:n:n]
@@ -169,14 +174,15 @@ func (g *groupCommit) take() []*writeRequest {
 func (s *Store) writeGroup(group []*writeRequest) error {
 	s.appender.mu.Lock()
 	defer s.appender.mu.Unlock()
-	entries := s.commits.encode(group, s.nextIndex())
-	if err := s.appendLocked(entries); err != nil {
+	index := s.nextIndex()
+	s.commits.entry[0] = Entry{Index: index, Kind: KindData, Data: s.commits.encode(group)}
+	if err := s.appendLocked(s.commits.entry[:]); err != nil {
 		s.makeRoomAfter(err)
 		return err
 	}
 	s.committer.mu.Lock()
 	defer s.committer.mu.Unlock()
-	return s.commitLocked(entries[len(entries)-1].Index)
+	return s.commitLocked(index)
 }
 
 // nextIndex of a store that numbers its own entries.
@@ -186,33 +192,13 @@ func (s *Store) nextIndex() uint64 {
 	return max(s.log.last, s.committer.point.Load().index) + 1
 }
 
-// encode makes one entry of the whole group: one frame, one checksum chain step. A
-// batch that clears must be the first of its entry, and so begins a new one.
-func (g *groupCommit) encode(group []*writeRequest, index uint64) []Entry {
-	g.entries = g.entries[:0]
-	for len(group) > 0 {
-		n := 1
-		for n < len(group) && !group[n].batch.clears() {
-			n++
-		}
-		data := group[0].batch.Bytes()
-		if n > 1 {
-			data = g.combine(group[:n])
-		}
-		g.entries = append(g.entries, Entry{Index: index, Kind: KindData, Data: data})
-		group = group[n:]
-		index++
+// encode makes the data of one entry of the whole group: one frame, one checksum chain step, and
+// after an error nothing of it is there.
+func (g *groupCommit) encode(group []*writeRequest) []byte {
+	if len(group) == 1 {
+		return group[0].batch.Bytes()
 	}
-	return g.entries
-}
-
-func (g *groupCommit) combine(group []*writeRequest) []byte {
-	var b *Batch
-	if len(g.entries) == 0 {
-		b = &g.combined // the first combination of a group reuses its memory
-	} else {
-		b = new(Batch)
-	}
+	b := &g.combined
 	b.Reset(0, 0)
 	for _, r := range group {
 		b.buf = append(b.buf, r.batch.buf[batchHeaderBytes:]...)

@@ -63,6 +63,9 @@ func entryOutcome(err error, response any) error {
 		return fmt.Errorf("%w: leadership was lost before the write was stored", ErrNotLeader)
 	case errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return fmt.Errorf("%w: %w", ErrNotApplied, err)
+	case errors.Is(err, bitcask.ErrIncomplete):
+		// The entry may be among those that stayed in the log, and come back as a new leader's after a restart.
+		return fmt.Errorf("%w: %w", ErrUnknown, err)
 	case errors.Is(err, bitcask.ErrNoSpace):
 		// The engine cut the entry off again, and raft replicates nothing that it could not store.
 		return fmt.Errorf("%w: %w", ErrNotApplied, err)

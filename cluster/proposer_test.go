@@ -328,6 +328,7 @@ func TestOutcomeOfEntriesInFlight(t *testing.T) {
 		{raft.ErrNotLeader, ErrNotLeader},
 		{raft.ErrEnqueueTimeout, ErrNotApplied},
 		{fmt.Errorf("store: %w", bitcask.ErrNoSpace), ErrNotApplied},
+		{fmt.Errorf("store: %w: %w", bitcask.ErrIncomplete, bitcask.ErrNoSpace), ErrUnknown},
 	} {
 		t.Run(c.raft.Error(), func(t *testing.T) {
 			p, r := testProposer(t, nil)
