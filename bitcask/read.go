@@ -45,7 +45,11 @@ func (s *Store) Lookup(key []byte) (Item, bool) {
 }
 
 func (s *Store) itemLocked(key []byte, it keydir.Item) Item {
-	seg := s.visible.segments[it.Segment]
+	return itemIn(s.visible.segments, key, it)
+}
+
+func itemIn(segments map[uint32]*segment, key []byte, it keydir.Item) Item {
+	seg := segments[it.Segment]
 	merged := seg != nil && seg.kind == mergedSegment
 	return Item{Version: it.Version, ExpireAt: it.ExpireAt, ValueLen: valueLen(it.Size, len(key), it.ExpireAt, merged)}
 }

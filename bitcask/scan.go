@@ -2,51 +2,97 @@ package bitcask
 
 import (
 	"cmp"
+	"fmt"
+	"hash/crc32"
 	"slices"
 
 	"github.com/raftcask/raftcask/bitcask/internal/keydir"
 )
 
-// scanChunk keys are looked up, sorted by place and read together: memory stays
-// bounded (about 100 bytes and the key for each) and the disk is read forwards.
-const scanChunk = 16 << 10
-
-// Scan calls fn for every live key that begins with prefix, with its value, as they
-// were when Scan was called; the order is not defined. Writers are not held up: a part
-// of the keydir (about a thousandth) is copied when it is first written to
-// while a scan that needs it runs. Files that a merge replaces meanwhile are kept until the end.
-// Key and value are valid during fn. An error of fn ends the scan and is returned.
+// Scan calls fn for every live key that begins with prefix, with its value, as they were when Scan was called, in
+// the order of the disk, which is no order of the keys. Key and value are valid during fn. An error of fn ends the
+// scan and is returned; damage is ErrCorrupt.
+//
+// It first notes where the values are, which takes about 0.3 s and 16 MB for a million keys, then reads them
+// forwards, 256 KiB or one record at a time. Writers are never held up. While the places are noted, a part of the keydir
+// (about a thousandth) is copied when it is written to; files that a merge replaces are kept until the end.
 func (s *Store) Scan(prefix []byte, fn func(key, value []byte) error) error {
-	sc, err := s.beginScan()
+	return s.eachRecord(prefix, func(r *record) error { return fn(r.key, r.value) })
+}
+
+// Fold is Scan of all keys, with the expiry of each: ms since 1970, 0 for never.
+func (s *Store) Fold(fn func(key, value []byte, expireAt int64) error) error {
+	return s.eachRecord(nil, func(r *record) error { return fn(r.key, r.value, r.expireAt) })
+}
+
+// Keys calls fn for every live key that begins with prefix, as they were when Keys was called. It reads nothing
+// from the disk, and takes no memory but for the parts of the keydir that are written to meanwhile: those
+// are copied. The key is valid during fn. An error of fn ends it and is returned.
+func (s *Store) Keys(prefix []byte, fn func(key []byte, it Item) error) error {
+	sc, err := s.beginScan(false)
 	if err != nil {
 		return err
 	}
 	defer sc.end()
-	sc.fn = fn
-	sc.view.Range(prefix, sc.add)
-	sc.flush()
-	return sc.err
+	sc.view.Range(prefix, func(key []byte, it keydir.Item) bool {
+		if item := itemIn(sc.segments, key, it); !item.Expired(sc.now) {
+			err = fn(key, item)
+		}
+		return err == nil
+	})
+	return err
+}
+
+// eachRecord is the work of Scan and Fold.
+func (s *Store) eachRecord(prefix []byte, fn func(r *record) error) error {
+	sc, err := s.beginScan(true)
+	if err != nil {
+		return err
+	}
+	defer sc.end()
+	var places []scanPlace
+	if len(prefix) == 0 {
+		places = make([]scanPlace, 0, s.Len())
+	}
+	sc.view.Range(prefix, func(key []byte, it keydir.Item) bool {
+		if !(Item{ExpireAt: it.ExpireAt}).Expired(sc.now) {
+			places = append(places, scanPlace{it.Position, crc32.Checksum(key, castagnoli)})
+		}
+		return true
+	})
+	sc.view.Close() // from here on writers need not copy for us
+	slices.SortFunc(places, func(a, b scanPlace) int {
+		return cmp.Or(cmp.Compare(a.Segment, b.Segment), cmp.Compare(a.Offset, b.Offset))
+	})
+	for len(places) > 0 {
+		n := readTogether(places)
+		if err := sc.read(places[:n], fn); err != nil {
+			return err
+		}
+		places = places[n:]
+	}
+	return nil
 }
 
 // scan is one walk over a view of the keydir.
 type scan struct {
 	store    *Store
 	view     *keydir.View
-	segments map[uint32]*segment // one reference each
+	segments map[uint32]*segment
+	held     bool // one reference each
 	now      int64
-	fn       func(key, value []byte) error
-	chunk    []scanItem
-	keys     []byte // of the chunk
 	buf      []byte
-	err      error
 }
 
-type scanItem struct {
-	at       keydir.Position
-	from, to int // in scan.keys
+// scanPlace is a record, and what its key must be.
+type scanPlace struct {
+	keydir.Position
+	keySum uint32 // CRC32C
 }
 
-func (s *Store) beginScan() (*scan, error) {
+func (p *scanPlace) end() int64 { return int64(p.Offset) + int64(p.Size) }
+
+func (s *Store) beginScan(values bool) (*scan, error) {
 	thaw := s.Freeze() // no entry may be half visible in the view
 	defer thaw()
 	s.visible.RLock()
@@ -54,48 +100,79 @@ func (s *Store) beginScan() (*scan, error) {
 	if s.visible.segments == nil {
 		return nil, ErrClosed
 	}
-	for _, seg := range s.visible.segments {
-		seg.acquire()
+	if values {
+		for _, seg := range s.visible.segments {
+			seg.acquire()
+		}
 	}
-	now := s.Now()
-	return &scan{store: s, view: s.visible.keys.View(), segments: s.visible.segments, now: now}, nil
+	return &scan{store: s, view: s.visible.keys.View(), segments: s.visible.segments, held: values, now: s.Now()}, nil
 }
 
 func (sc *scan) end() {
 	sc.view.Close()
+	if !sc.held {
+		return
+	}
 	for _, seg := range sc.segments {
 		seg.release(sc.store.fs, sc.store.path)
 	}
 }
 
-func (sc *scan) add(key []byte, it keydir.Item) bool {
-	if (Item{ExpireAt: it.ExpireAt}).Expired(sc.now) {
-		return true
-	}
-	from := len(sc.keys)
-	sc.keys = append(sc.keys, key...)
-	sc.chunk = append(sc.chunk, scanItem{it.Position, from, len(sc.keys)})
-	if len(sc.chunk) >= scanChunk {
-		sc.flush()
-	}
-	return sc.err == nil
-}
+const (
+	scanReadBytes = 256 << 10
+	// scanGapBytes are read over rather than left out: about what a disk reads in the time of one more request.
+	scanGapBytes = 16 << 10
+)
 
-// flush reads the gathered records in the order of the disk.
-func (sc *scan) flush() {
-	slices.SortFunc(sc.chunk, func(a, b scanItem) int {
-		return cmp.Or(cmp.Compare(a.at.Segment, b.at.Segment), cmp.Compare(a.at.Offset, b.at.Offset))
-	})
-	for _, it := range sc.chunk {
-		if sc.err != nil {
+// readTogether counts the first places that one read is to bring: of one segment, near to each other.
+func readTogether(places []scanPlace) int {
+	first := &places[0]
+	n, end := 1, first.end()
+	for ; n < len(places); n++ {
+		p := &places[n]
+		if p.Segment != first.Segment || int64(p.Offset)-end > scanGapBytes || p.end()-int64(first.Offset) > scanReadBytes {
 			break
 		}
-		key := sc.keys[it.from:it.to]
-		var value []byte
-		if value, sc.err = readValue(sc.segments[it.at.Segment], it.at, key, sc.buf[:0]); sc.err == nil {
-			sc.buf = value
-			sc.err = sc.fn(key, value)
+		end = p.end()
+	}
+	return n
+}
+
+// read gives the records at places to fn. If they cannot be read together, those that can be read come one by one.
+func (sc *scan) read(places []scanPlace, fn func(r *record) error) error {
+	first, last := &places[0], &places[len(places)-1]
+	seg := sc.segments[first.Segment]
+	b := growTo(&sc.buf, int(last.end()-int64(first.Offset)))
+	if _, err := seg.file.ReadAt(b, int64(first.Offset)); err != nil {
+		if len(places) == 1 {
+			return fmt.Errorf("bitcask: read %s at offset %d: %w", seg.name, first.Offset, err)
+		}
+		for i := range places {
+			if err := sc.read(places[i:i+1], fn); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for i := range places {
+		p := &places[i]
+		from := int(p.Offset - first.Offset)
+		r, err := parseRecord(b[from : from+int(p.Size)])
+		if err == nil && (r.size != int(p.Size) || crc32.Checksum(r.key, castagnoli) != p.keySum) {
+			err = fmt.Errorf("it is the record of another key")
+		}
+		if err != nil {
+			return &CorruptError{File: seg.name, Offset: int64(p.Offset), Reason: err.Error()}
+		}
+		if err := fn(&r); err != nil {
+			return err
 		}
 	}
-	sc.chunk, sc.keys = sc.chunk[:0], sc.keys[:0]
+	return nil
+}
+
+// growTo gives n bytes of a buffer that is used again.
+func growTo(buf *[]byte, n int) []byte {
+	*buf = slices.Grow((*buf)[:0], n)[:n]
+	return *buf
 }
