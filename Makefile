@@ -17,10 +17,10 @@ CRASH_CLONES  ?= 10000
 CHAOS         ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build deps test lint bench chaos crash fuzz image clean
+.PHONY: help dev build deps test lint bench bench-embedded chaos crash fuzz image clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 dev: build ## build, then run a three-node cluster on loopback until Ctrl-C (DEV_FLAGS: its flags)
 	exec $(BIN)/raftcask dev $(DEV_FLAGS)
@@ -45,6 +45,9 @@ lint: ## golangci-lint, pinned; installs it when missing
 
 bench: build deps ## side by side with Redis; writes bench/results/<date>-cluster.md (about 4 minutes)
 	cd bench && go run ./cluster -raftcask ../$(BIN)/raftcask
+
+bench-embedded: ## the engine beside other embedded stores; writes bench/results/<date>-embedded.md and plots (about 15 minutes)
+	cd bench && go run ./embedded
 
 chaos: deps ## kills and pauses against a live cluster for CHAOS (default 10m)
 	RAFTCASK_CHAOS_DURATION=$(CHAOS) go test -count=1 -v -timeout 0 -run '^TestChaos' ./tests/integration

@@ -25,6 +25,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/raftcask/raftcask/bench/internal/machine"
 )
 
 const (
@@ -112,8 +114,8 @@ func compare(ctx context.Context, o options, stdout io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(work)) }()
 
-	about := describeMachine(ctx, bin, work) // before anything here loads it
-	fmt.Fprintln(stdout, "measuring the disk; load average before:", about.load)
+	about := machine.Describe(ctx, work) // before anything here loads it
+	fmt.Fprintln(stdout, "measuring the disk; load average before:", about.Load)
 	disk, err := probeDisk(work)
 	if err != nil {
 		return fmt.Errorf("measure the disk: %w", err)
@@ -159,7 +161,10 @@ func compare(ctx context.Context, o options, stdout io.Writer) (err error) {
 		}
 	}
 
-	report := report{when: time.Now(), options: o, machine: about, disk: disk, results: results}
+	report := report{
+		when: time.Now(), options: o, machine: about, disk: disk, results: results,
+		version: machine.Output(ctx, bin, "version"), redis: machine.Output(ctx, "redis-server", "--version"),
+	}
 	text := report.markdown()
 	fmt.Fprint(stdout, "\n", text)
 	if err := os.MkdirAll(filepath.Dir(o.out), 0o755); err != nil {
@@ -180,7 +185,7 @@ type workload struct {
 	target   float64 // raftcask / Redis to reach; 0: for information
 }
 
-// workloads and their targets: issue 2, "Speed".
+// workloads, and the least that raftcask should reach of one Redis.
 var workloads = []workload{
 	{"set", 1, 1, 0.3},
 	{"set", 16, 1, 0.25},
