@@ -46,10 +46,10 @@ lint: ## golangci-lint, pinned; installs it when missing
 bench: build deps ## side by side with Redis; writes bench/results/<date>-cluster.md (about 4 minutes)
 	cd bench && go run ./cluster -raftcask ../$(BIN)/raftcask
 
-bench-embedded: ## the engine beside other embedded stores; writes bench/results/<date>-embedded.md and plots (about 15 minutes)
+bench-embedded: ## the engine beside other embedded stores; writes bench/results/<date>-embedded.md and plots (about 12 minutes)
 	cd bench && go run ./embedded
 
-chaos: deps ## kills and pauses against a live cluster for CHAOS (default 10m)
+chaos: deps ## kills, pauses and a broken network against a live cluster for CHAOS (default 10m)
 	RAFTCASK_CHAOS_DURATION=$(CHAOS) go test -count=1 -v -timeout 0 -run '^TestChaos' ./tests/integration
 
 crash: ## the engine's crash soak (CRASH_CLONES clones, default 10000), and every fault in turn
