@@ -14,21 +14,24 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+
+	"github.com/raftcask/raftcask/tests/integration/netfault"
 )
 
 // opTimeout is how long a client waits for one operation: longer than an election.
 const opTimeout = 5 * time.Second
 
 // TestChaosIsLinearizable reads and writes a few registers from many clients while nodes are killed, paused and started again,
-// and then looks for one order of all operations that explains every answer, register by register. A paused leader that goes on
-// after another was elected, and answers a read at once, is the classic mistake that this finds.
+// and the network between them is cut, slowed down and reset, and then looks for one order of all operations that explains every
+// answer, register by register. A leader that was paused or cut off while another was elected, and answers a read from its past, is
+// the classic mistake that this finds.
 func TestChaosIsLinearizable(t *testing.T) {
 	rng := newRand(t)
-	c := startCluster(t, 3)
+	c, network := startSeparable(t, 3)
 	duration := chaosDuration(t)
 
 	h := startRegisters(t, c, rng)
-	disturb(t, c, rng, duration, h)
+	disturb(t, c, network, rng, duration, h)
 	c.waitReady()
 	h.waitForProgress(t, 100)
 	h.stop()
@@ -48,34 +51,66 @@ func chaosDuration(t *testing.T) time.Duration {
 	return d
 }
 
-// pauseLength is longer than the longest election time-out (0.8 s), so that a paused leader is deposed.
-const pauseLength = 1200 * time.Millisecond
+// faultLength is longer than the longest election time-out (0.8 s), so that a leader that is away for so long is deposed.
+const faultLength = 1200 * time.Millisecond
 
-// disturb does one thing after another to the cluster, each followed by progress of the clients.
-func disturb(t *testing.T, c *cluster, rng *rand.Rand, duration time.Duration, h *registers) {
-	t.Helper()
-	for deadline := time.Now().Add(duration); time.Now().Before(deadline); {
-		victims := chooseVictims(c, rng)
-		if rng.IntN(2) == 0 {
-			t.Logf("kill -9 %s", ids(victims))
-			for _, n := range victims {
-				n.kill()
-			}
-			for _, n := range victims {
-				n.start()
-			}
-		} else {
-			t.Logf("pause %s for %v", ids(victims), pauseLength)
-			for _, n := range victims {
-				n.pause()
-			}
-			time.Sleep(pauseLength) // the length of the pause is the fault
-			for _, n := range victims {
-				n.resume()
+// faults of the chaos test. Each ends what it began.
+var faults = []struct {
+	name   string
+	strike func(c *cluster, network *netfault.Network, victims []*node)
+}{
+	{"kill -9", func(_ *cluster, _ *netfault.Network, victims []*node) {
+		for _, n := range victims {
+			n.kill()
+		}
+		for _, n := range victims {
+			n.start()
+		}
+	}},
+	{"pause", func(_ *cluster, _ *netfault.Network, victims []*node) {
+		for _, n := range victims {
+			n.pause()
+		}
+		time.Sleep(faultLength) // the length is the fault
+		for _, n := range victims {
+			n.resume()
+		}
+	}},
+	{"cut off", between(netfault.Rule{Cut: true}, netfault.Rule{Cut: true})},
+	{"cut what they send", between(netfault.Rule{Cut: true}, netfault.Rule{})},
+	{"cut what they hear", between(netfault.Rule{}, netfault.Rule{Cut: true})},
+	{"slow network", between(netfault.Rule{Delay: 80 * time.Millisecond, Loss: 0.2}, netfault.Rule{Delay: 20 * time.Millisecond})},
+	{"thin network", between(netfault.Rule{BytesPerSecond: 20_000}, netfault.Rule{BytesPerSecond: 20_000})},
+	{"reset connections", func(c *cluster, network *netfault.Network, victims []*node) {
+		for _, a := range victims {
+			for _, b := range c.nodes {
+				network.Reset(a.id, b.id)
 			}
 		}
+	}},
+}
+
+// between is a fault of the network between the victims and the others.
+func between(out, in netfault.Rule) func(*cluster, *netfault.Network, []*node) {
+	return func(c *cluster, network *netfault.Network, victims []*node) {
+		separate(c, network, victims, out, in)
+		time.Sleep(faultLength) // the length is the fault
+		network.Heal()
+	}
+}
+
+// disturb does one thing after another to the cluster, each followed by progress of the clients, and reports how often what.
+func disturb(t *testing.T, c *cluster, network *netfault.Network, rng *rand.Rand, duration time.Duration, h *registers) {
+	t.Helper()
+	counts := make(map[string]int)
+	for deadline := time.Now().Add(duration); time.Now().Before(deadline); {
+		victims, fault := chooseVictims(c, rng), faults[rng.IntN(len(faults))]
+		t.Logf("%s: %s", fault.name, ids(victims))
+		fault.strike(c, network, victims)
+		counts[fault.name]++
 		h.waitForProgress(t, 50+rng.Uint64N(200))
 	}
+	t.Logf("faults: %v", counts)
 }
 
 func ids(nodes []*node) string {

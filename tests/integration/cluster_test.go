@@ -28,19 +28,32 @@ func startCluster(t testing.TB, n int, flags ...string) *cluster {
 // newCluster prepares n nodes and takes care of their end; it starts none.
 func newCluster(t testing.TB, n int, flags ...string) *cluster {
 	t.Helper()
+	c := newNodes(t, n)
+	var gossip []string
+	for _, node := range c.nodes {
+		gossip = append(gossip, node.gossip)
+	}
+	c.joinThrough(gossip, flags...)
+	return c
+}
+
+// newNodes prepares nodes that do not know of each other.
+func newNodes(t testing.TB, n int) *cluster {
+	t.Helper()
 	c := &cluster{t: t, dir: testDir(t)}
 	for i := range n {
 		c.nodes = append(c.nodes, newNode(t, c.dir, fmt.Sprintf("n%d", i+1)))
 	}
-	var join []string
-	for _, node := range c.nodes {
-		join = append(join, node.gossip)
-	}
-	for _, node := range c.nodes {
-		node.flags = append([]string{"--bootstrap-expect", fmt.Sprint(n), "--join", strings.Join(join, ",")}, flags...)
-	}
 	t.Cleanup(c.end)
 	return c
+}
+
+// joinThrough makes the nodes one cluster that finds itself through these addresses.
+func (c *cluster) joinThrough(gossip []string, flags ...string) {
+	for _, node := range c.nodes {
+		node.flags = append(node.flags, "--bootstrap-expect", fmt.Sprint(len(c.nodes)), "--join", strings.Join(gossip, ","))
+		node.flags = append(node.flags, flags...)
+	}
 }
 
 func (c *cluster) startAll() {
