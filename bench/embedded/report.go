@@ -106,7 +106,7 @@ func (r *report) table(b *strings.Builder) {
 			fmt.Fprintf(b, "| %s, caller's buffer | | %.0f | | %.1f | | | |\n", e.name, m.GetIntoPerSecond, m.GetIntoAllocs)
 		}
 	}
-	b.WriteString("\nSynced puts. Raw is an append of the same bytes and fdatasync, in turn with the one writer in one process.\n\n")
+	b.WriteString("\nSynced puts. Raw is an append of the same bytes and fdatasync, in turn with the one writer in one process, to a file that grows: raftcask writes into space that it has reserved, so its fdatasync has no new size to commit.\n\n")
 	fmt.Fprintf(b, "| engine | a put waits for | 1 writer/s | of raw | %d writers/s |\n|---|---|---:|---:|---:|\n", syncWriters)
 	for _, e := range engines {
 		m := r.median(e.name)
