@@ -97,7 +97,7 @@ func (r *report) markdown() string {
 }
 
 func (r *report) table(b *strings.Builder) {
-	b.WriteString("\nPuts without sync by one goroutine; gets of random keys, every value compared once before; memory is RSS after opening, less that of the empty process; the open follows a SIGKILL, and \"lost\" is what that cost.\n\n")
+	b.WriteString("\nPuts without sync by one goroutine; gets of random keys, every value compared once before; memory is RSS after opening, less that of the empty process; the open follows a SIGKILL, and \"lost\" is what that cost; those keys were put again before the gets.\n\n")
 	b.WriteString("| engine | put/s | get/s, 1 goroutine | get/s, 2 | allocations per get | memory per key, B | open, s | lost keys |\n|---|---:|---:|---:|---:|---:|---:|---:|\n")
 	for _, e := range engines {
 		m := r.median(e.name)
