@@ -210,7 +210,6 @@ func (st *Staging) verifySegment(m segmentMeta) error {
 	st.hints[seg.id] = h
 	seg.hinted.Store(true)
 	seg.cleared = h.cleared
-	seg.tombstoneBytes.Store(h.tombstoneBytes)
 	return nil
 }
 

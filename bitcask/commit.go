@@ -31,14 +31,13 @@ type commitPoint struct {
 // pendingEntry is an entry between Append and Commit, already parsed, so that
 // Commit neither parses nor reads.
 type pendingEntry struct {
-	index, term    uint64
-	segment        *segment
-	start, end     int64 // of its frame
-	prev           uint32
-	count          uint32 // records in the frame
-	time           int64
-	records        []pendingRecord
-	tombstoneBytes int64
+	index, term uint64
+	segment     *segment
+	start, end  int64 // of its frame
+	prev        uint32
+	count       uint32 // records in the frame
+	time        int64
+	records     []pendingRecord
 }
 
 // pendingRecord is one effect. key aliases the entry's data.
@@ -76,9 +75,6 @@ func parseEntry(seg *segment, at int64, e *Entry) (*pendingEntry, error) {
 		if void {
 			return
 		}
-		if r.flags&flagDelete != 0 {
-			p.tombstoneBytes += int64(r.size)
-		}
 		p.records = append(p.records, pendingRecord{
 			flags: r.flags, key: r.key, offset: uint32(base + int64(off)), size: uint32(r.size),
 			expireAt: r.expireAt, version: e.Index,
@@ -104,9 +100,6 @@ func parseFrame(seg *segment, f *frame) (*pendingEntry, error) {
 		r, err := parseRecord(f.data[off:])
 		if err != nil {
 			return nil, err
-		}
-		if r.flags&flagDelete != 0 {
-			p.tombstoneBytes += int64(r.size)
 		}
 		p.records = append(p.records, pendingRecord{
 			flags: r.flags &^ flagVersion, key: r.key, offset: uint32(f.offset+frameHeaderBytes) + uint32(off), size: uint32(r.size),
@@ -186,6 +179,7 @@ func (s *Store) apply(p *pendingEntry) {
 			if old, existed := s.visible.keys.Delete(r.key); existed {
 				s.markDead(old)
 			}
+			p.segment.tombstoneBytes.Add(int64(r.size))
 		default:
 			it := keydir.Item{
 				Position: keydir.Position{Segment: p.segment.id, Offset: r.offset, Size: r.size},

@@ -104,9 +104,6 @@ func (s *Store) show(index uint64, at int64, flags recordFlags, key []byte, expi
 	}
 	s.log.last = index
 	s.log.mu.Unlock()
-	if flags&flagDelete != 0 {
-		seg.tombstoneBytes.Add(int64(size))
-	}
 	it := keydir.Item{
 		Position: keydir.Position{Segment: seg.id, Offset: uint32(at) + frameHeaderBytes + batchHeaderBytes, Size: uint32(size)},
 		Version:  index, ExpireAt: expireAt,
@@ -124,6 +121,7 @@ func (s *Store) show(index uint64, at int64, flags recordFlags, key []byte, expi
 		if old, existed := s.visible.keys.Delete(key); existed {
 			s.markDead(old)
 		}
+		seg.tombstoneBytes.Add(int64(size))
 	} else {
 		if old, replaced := s.visible.keys.Put(key, it); replaced {
 			s.markDead(old)

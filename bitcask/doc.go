@@ -75,7 +75,7 @@
 //
 // A hint is a header of 128 bytes ("RCASKHNT", format u16, uid, then u64s: segment
 // size, keys, places, index of the first place, last clear, last term, leader time,
-// tombstone bytes, hint size; CRC at 124) and blocks (length u32, kind u32, CRC of both and the
+// zero, hint size; CRC at 124) and blocks (length u32, kind u32, CRC of both and the
 // payload, payload). Blocks of kind 1 hold keys (flags u8, key length u16, offset
 // u32, size u32, version u64, expiry u64, key), of kind 2 the frames of a log segment
 // (offset/8 u32, CRC of the frame before u32).

@@ -29,15 +29,14 @@ const (
 
 // hintHeader is the start of the file. It is written last.
 type hintHeader struct {
-	uid            uid
-	segmentSize    int64
-	keys, places   uint64
-	firstPlace     uint64 // index of the first place
-	cleared        uint64 // the segment's last clear record
-	lastTerm       uint64
-	time           int64 // highest leader time
-	tombstoneBytes int64
-	fileSize       int64
+	uid          uid
+	segmentSize  int64
+	keys, places uint64
+	firstPlace   uint64 // index of the first place
+	cleared      uint64 // the segment's last clear record
+	lastTerm     uint64
+	time         int64 // highest leader time
+	fileSize     int64
 }
 
 // hintKey is one record as the keydir sees it. key is valid during a callback.
@@ -54,7 +53,7 @@ func (h *hintHeader) encode() []byte {
 	copy(b, hintMagic)
 	binary.LittleEndian.PutUint16(b[8:], hintFormat)
 	copy(b[16:], h.uid[:])
-	for i, v := range []uint64{uint64(h.segmentSize), h.keys, h.places, h.firstPlace, h.cleared, h.lastTerm, uint64(h.time), uint64(h.tombstoneBytes), uint64(h.fileSize)} {
+	for i, v := range []uint64{uint64(h.segmentSize), h.keys, h.places, h.firstPlace, h.cleared, h.lastTerm, uint64(h.time), 0, uint64(h.fileSize)} {
 		binary.LittleEndian.PutUint64(b[32+8*i:], v)
 	}
 	binary.LittleEndian.PutUint32(b[124:], crc32.Checksum(b[:124], castagnoli))
@@ -75,7 +74,7 @@ func decodeHintHeader(b []byte) (hintHeader, error) {
 	copy(h.uid[:], b[16:])
 	word := func(i int) uint64 { return binary.LittleEndian.Uint64(b[32+8*i:]) }
 	h.segmentSize, h.keys, h.places, h.firstPlace = int64(word(0)), word(1), word(2), word(3)
-	h.cleared, h.lastTerm, h.time, h.tombstoneBytes, h.fileSize = word(4), word(5), int64(word(6)), int64(word(7)), int64(word(8))
+	h.cleared, h.lastTerm, h.time, h.fileSize = word(4), word(5), int64(word(6)), int64(word(8))
 	return h, nil
 }
 
@@ -363,7 +362,6 @@ func scanInto(w *hintWriter, seg *segment) error {
 	return scanSegment(seg, func(f frame, prev uint32, p *pendingEntry) error {
 		w.header.time = max(w.header.time, p.time)
 		w.header.lastTerm = f.term
-		w.header.tombstoneBytes += p.tombstoneBytes
 		if seg.kind == logSegment {
 			if err := w.addPlace(f.index, place{offset: uint32(f.offset / frameAlign), prev: prev}); err != nil {
 				return err
@@ -373,7 +371,6 @@ func scanInto(w *hintWriter, seg *segment) error {
 			r := &p.records[i]
 			if r.flags&flagClear != 0 {
 				w.header.cleared = r.version
-				w.header.tombstoneBytes = 0
 				continue
 			}
 			k := hintKey{flags: r.flags & flagDelete, offset: r.offset, size: r.size, version: r.version, expireAt: r.expireAt, key: r.key}

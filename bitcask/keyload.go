@@ -66,9 +66,14 @@ func (l *keyLoader) replaceHint(seg *segment) error {
 }
 
 func (l *keyLoader) loadHint(seg *segment) error {
+	var tombstones int64
+	defer func() { seg.tombstoneBytes.Store(tombstones) }()
 	return l.hints[seg.id].each(func(k hintKey) {
 		if k.version < l.cleared {
 			return
+		}
+		if k.flags&flagDelete != 0 {
+			tombstones += int64(k.size)
 		}
 		it := keydir.Item{
 			Position: keydir.Position{Segment: seg.id, Offset: k.offset, Size: k.size},

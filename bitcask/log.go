@@ -253,7 +253,6 @@ func (s *Store) enterLocked(p *pendingEntry) {
 		seg.first = p.index
 	}
 	seg.last = p.index
-	seg.tombstoneBytes.Add(p.tombstoneBytes)
 	if s.log.first == 0 {
 		s.log.first = p.index
 	}

@@ -312,7 +312,6 @@ func (m *merger) finishOutput() error {
 	if err := m.out.file.Sync(); err != nil {
 		return &syncError{fmt.Errorf("sync segment %d: %w", m.out.id, err)}
 	}
-	m.hint.header.tombstoneBytes = m.out.tombstoneBytes.Load()
 	hint := m.hint
 	m.hint = nil // finished or given up, but closed
 	if err := hint.finish(size); err != nil {
@@ -470,6 +469,9 @@ func (m *merger) install() error {
 	if m.out != nil {
 		m.out.retired.Store(false)
 		s.setSegments(func(set map[uint32]*segment) { set[m.out.id] = m.out })
+		if m.out.last < s.committer.point.Load().cleared {
+			m.out.tombstoneBytes.Store(0) // a clear overtook the merge
+		}
 		m.swapKeys()
 	}
 	for _, e := range m.expired {

@@ -257,6 +257,7 @@ func runHistory(t *testing.T, ops []metaOp, model *metaModel, all []*metaStore, 
 		if !maps.Equal(got, model.values) {
 			t.Fatalf("%s: at the end the store holds\n%v\nshould hold\n%v", m.name, got, model.values)
 		}
+		checkAccounts(t, m.s)
 		must(t, m.s.Close())
 	}
 }

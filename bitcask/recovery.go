@@ -261,7 +261,6 @@ func sortedSegments(set map[uint32]*segment) []*segment {
 func (l *loader) learn(seg *segment, h *hintReader) {
 	seg.hinted.Store(!h.inMemory)
 	seg.cleared = h.cleared
-	seg.tombstoneBytes.Store(h.tombstoneBytes)
 	l.point.cleared = max(l.point.cleared, h.cleared)
 	l.point.time = max(l.point.time, h.time)
 	if seg.kind == logSegment && seg.last >= l.point.index {
@@ -311,7 +310,6 @@ func (l *loader) scanTail(seg *segment) error {
 			seg.first = f.index
 		}
 		seg.last = f.index
-		seg.tombstoneBytes.Add(p.tombstoneBytes)
 	}
 	if active {
 		seg.size.Store(r.offset)

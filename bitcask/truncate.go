@@ -155,8 +155,6 @@ func (c *committer) dropAbove(index uint64) {
 	c.queue.Lock()
 	defer c.queue.Unlock()
 	for n := len(c.pending); n > 0 && c.pending[n-1].index > index; n-- {
-		p := c.pending[n-1]
-		p.segment.tombstoneBytes.Add(-p.tombstoneBytes)
 		c.pending = c.pending[:n-1]
 	}
 }

@@ -174,7 +174,6 @@ func (v *viewLoader) openHints() {
 		v.hinted, v.of = append(v.hinted, h), append(v.of, seg)
 		seg.hinted.Store(true)
 		seg.cleared = h.cleared
-		seg.tombstoneBytes.Store(h.tombstoneBytes)
 		v.point.cleared, v.point.time = max(v.point.cleared, h.cleared), max(v.point.time, h.time)
 		if seg.kind == logSegment {
 			v.found(seg.last, h.lastTerm)
@@ -282,7 +281,6 @@ func (v *viewLoader) read(seg *segment) error {
 		}
 		end = f.end()
 		v.point.time = max(v.point.time, p.time)
-		seg.tombstoneBytes.Add(p.tombstoneBytes)
 		for i := range p.records {
 			v.enterRecord(seg, &p.records[i])
 		}
@@ -307,6 +305,9 @@ func (v *viewLoader) enterRecord(seg *segment, r *pendingRecord) {
 func (v *viewLoader) enter(seg *segment, k hintKey) {
 	if k.version < v.point.cleared {
 		return
+	}
+	if k.flags&flagDelete != 0 {
+		seg.tombstoneBytes.Add(int64(k.size))
 	}
 	set := v.store.visible.segments
 	it := keydir.Item{
