@@ -340,9 +340,11 @@ func (s *Store) switchTo(st *Staging, keys *keydir.Keydir, active *segment, poin
 	s.visible.segments = maps.Clone(st.segments)
 	s.visible.segments[active.id] = active
 	s.committer.point.Store(&point)
+	s.publishLocked()
 	s.visible.Unlock()
 	s.appender.begin(active)
 	s.mapActive()
+	s.readers.wait() // for those who still read the old contents
 
 	for _, seg := range oldSegments {
 		seg.retired.Store(true)

@@ -168,6 +168,7 @@ func (s *Store) apply(p *pendingEntry) {
 	point.index, point.term, point.time = p.index, p.term, max(point.time, p.time)
 	point.segment, point.end = p.segment.id, p.end
 	s.visible.Lock()
+	s.applying.Store(len(p.records) > 1)
 	for i := range p.records {
 		r := &p.records[i]
 		switch {
@@ -192,6 +193,7 @@ func (s *Store) apply(p *pendingEntry) {
 		}
 	}
 	s.committer.point.Store(&point)
+	s.applying.Store(false)
 	s.visible.Unlock()
 }
 

@@ -115,20 +115,30 @@ func (s *Store) show(index uint64, at int64, flags recordFlags, key []byte, expi
 	*point = *s.committer.point.Load()
 	point.index, point.term = index, 0
 	point.segment, point.end = seg.id, seg.size.Load()
-	s.visible.Lock()
-	defer s.visible.Unlock()
-	if flags&flagDelete != 0 {
-		if old, existed := s.visible.keys.Delete(key); existed {
-			s.markDead(old)
-		}
-		seg.tombstoneBytes.Add(int64(size))
-	} else {
-		if old, replaced := s.visible.keys.Put(key, it); replaced {
-			s.markDead(old)
-		}
-		seg.addLive(int64(size))
-	}
+	s.showOne(seg, flags, key, it)
 	s.committer.point.Store(point)
+}
+
+// showOne changes the keydir for one record. That is one step for every reader, so that it needs no lock
+// beside the committer's, which keeps the keydir from being replaced.
+func (s *Store) showOne(seg *segment, flags recordFlags, key []byte, it keydir.Item) {
+	keys := s.published.Load().keys
+	var old keydir.Item
+	var existed bool
+	if flags&flagDelete != 0 {
+		old, existed = keys.Delete(key)
+		seg.tombstoneBytes.Add(int64(it.Size))
+	} else {
+		old, existed = keys.Put(key, it)
+		seg.addLive(int64(it.Size))
+	}
+	if !existed {
+		return
+	}
+	// The set of now: a merge may have moved the old record after the keydir was published.
+	if was := s.published.Load().segments[old.Segment]; was != nil {
+		was.addLive(-int64(old.Size))
+	}
 }
 
 func (d *direct) point() *commitPoint {

@@ -114,32 +114,41 @@ func faultError(r any) error {
 	panic(r)
 }
 
-// readMapped appends the value of the record at pos to buf, and checks the record. What is
+// readMapped appends the value of the record that it points at to buf, and checks the record. What is
 // checked is the copy that is returned, not the map.
-func readMapped(seg *segment, mem []byte, pos keydir.Position, key, buf []byte) (value []byte, err error) {
+//
+// The value's place follows from the keydir alone, so it is copied first: waiting for the memory
+// under the header before asking for the memory under the value would take twice as long.
+func readMapped(seg *segment, mem []byte, it keydir.Item, key, buf []byte) (value []byte, err error) {
 	before := debug.SetPanicOnFault(true)
 	defer func() {
 		debug.SetPanicOnFault(before)
 		if r := recover(); r != nil {
-			value, err = buf, fmt.Errorf("bitcask: read %s at offset %d: %w", seg.name, pos.Offset, faultError(r))
+			value, err = buf, fmt.Errorf("bitcask: read %s at offset %d: %w", seg.name, it.Offset, faultError(r))
 		}
 	}()
-	b := mem[pos.Offset : int64(pos.Offset)+int64(pos.Size)]
-	at, ok := recordValueAt(b)
-	if !ok {
-		return buf, &CorruptError{File: seg.name, Offset: int64(pos.Offset), Reason: "its lengths are not those of the record that the keydir knows"}
+	b := mem[it.Offset : int64(it.Offset)+int64(it.Size)]
+	at := len(b) - valueLen(it.Size, len(key), it.ExpireAt, seg.kind == mergedSegment)
+	if at > len(b) {
+		return buf, corruptRecord(seg, it, "its lengths are not those of the record that the keydir knows")
 	}
 	start := len(buf)
-	value = growExact(buf, len(b)-at)
-	value = append(value, b[at:]...)
+	value = append(growExact(buf, len(b)-at), b[at:]...)
 	sum := crc32.Update(crc32.Checksum(b[4:at], castagnoli), castagnoli, value[start:])
 	if want := binary.LittleEndian.Uint32(b); sum != want {
-		return buf, &CorruptError{File: seg.name, Offset: int64(pos.Offset), Reason: fmt.Sprintf("record checksum is %08x, should be %08x", sum, want)}
+		return buf, corruptRecord(seg, it, fmt.Sprintf("record checksum is %08x, should be %08x", sum, want))
 	}
-	if !bytes.Equal(b[at-len(key):at], key) || at-len(key) < recordHeaderBytes {
-		return buf, &CorruptError{File: seg.name, Offset: int64(pos.Offset), Reason: "it is the record of another key"}
+	if have, ok := recordValueAt(b); !ok || have != at {
+		return buf, corruptRecord(seg, it, "its lengths are not those of the record that the keydir knows")
+	}
+	if !bytes.Equal(b[at-len(key):at], key) {
+		return buf, corruptRecord(seg, it, "it is the record of another key")
 	}
 	return value, nil
+}
+
+func corruptRecord(seg *segment, it keydir.Item, reason string) error {
+	return &CorruptError{File: seg.name, Offset: int64(it.Offset), Reason: reason}
 }
 
 // growExact makes room for n bytes: a new slice has that capacity and no more.

@@ -491,6 +491,7 @@ func (m *merger) install() error {
 // retire drops the live set's references to segments that the manifest no longer
 // counts as live. Saved checkpoints may still name them.
 func (s *Store) retire(segments []*segment) {
+	s.readers.wait() // for those who found a record there before
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
 	for _, seg := range segments {

@@ -32,24 +32,17 @@ func (it Item) Expired(now int64) bool { return it.ExpireAt != 0 && it.ExpireAt 
 
 // Lookup answers from memory alone. It does not judge expiry.
 func (s *Store) Lookup(key []byte) (Item, bool) {
-	s.visible.RLock()
-	defer s.visible.RUnlock()
-	if s.visible.segments == nil {
+	l := s.readers.enter()
+	defer l.leave()
+	it, seg, err := s.find(key)
+	if err != nil {
 		return Item{}, false
 	}
-	it, ok := s.visible.keys.Get(key)
-	if !ok {
-		return Item{}, false
-	}
-	return s.itemLocked(key, it), true
+	return itemOf(seg, key, it), true
 }
 
-func (s *Store) itemLocked(key []byte, it keydir.Item) Item {
-	return itemIn(s.visible.segments, key, it)
-}
-
-func itemIn(segments map[uint32]*segment, key []byte, it keydir.Item) Item {
-	seg := segments[it.Segment]
+// itemOf translates what the keydir knows of a key whose record is in seg.
+func itemOf(seg *segment, key []byte, it keydir.Item) Item {
 	merged := seg != nil && seg.kind == mergedSegment
 	return Item{Version: it.Version, ExpireAt: it.ExpireAt, ValueLen: valueLen(it.Size, len(key), it.ExpireAt, merged)}
 }
@@ -57,29 +50,48 @@ func itemIn(segments map[uint32]*segment, key []byte, it keydir.Item) Item {
 // Read appends the value of key to buf with one read of the disk. It does not
 // judge expiry. Damage is ErrCorrupt, never ErrNotFound.
 func (s *Store) Read(key, buf []byte) ([]byte, Item, error) {
-	s.visible.RLock()
-	if s.visible.segments == nil {
-		s.visible.RUnlock()
-		return buf, Item{}, ErrClosed
+	l := s.readers.enter()
+	defer l.leave()
+	it, seg, err := s.find(key)
+	if err != nil {
+		return buf, Item{}, err
 	}
-	it, ok := s.visible.keys.Get(key)
-	if !ok {
-		s.visible.RUnlock()
-		return buf, Item{}, ErrNotFound
-	}
-	seg := s.visible.segments[it.Segment]
-	seg.acquire()
-	item := s.itemLocked(key, it)
-	s.visible.RUnlock()
-	defer seg.release(s.fs, s.path)
-	value, err := readValue(seg, it.Position, key, buf)
-	return value, item, err
+	value, err := readValue(seg, it, key, buf)
+	return value, itemOf(seg, key, it), err
 }
 
-// readValue reads the record at pos, checks it, and appends its value to buf.
-func readValue(seg *segment, pos keydir.Position, key, buf []byte) ([]byte, error) {
+// find looks a key up for a reader who is in a lane. The segment stays open until the reader leaves.
+func (s *Store) find(key []byte) (keydir.Item, *segment, error) {
+	if s.applying.Load() {
+		s.visible.RLock()   // wait for an entry of several records to be shown whole (I3)
+		s.visible.RUnlock() //nolint:staticcheck // the section is empty on purpose
+	}
+	for {
+		c := s.published.Load()
+		if c.segments == nil {
+			return keydir.Item{}, nil, ErrClosed
+		}
+		it, ok := c.keys.Get(key)
+		// Segments that came before the key was looked up are in the set by now. One that has left it, or a
+		// keydir that was replaced, means that the key is elsewhere by now.
+		now := s.published.Load()
+		if now.keys != c.keys {
+			continue
+		}
+		if !ok {
+			return it, nil, ErrNotFound
+		}
+		if seg := now.segments[it.Segment]; seg != nil {
+			return it, seg, nil
+		}
+	}
+}
+
+// readValue reads the record that it points at, checks it, and appends its value to buf.
+func readValue(seg *segment, it keydir.Item, key, buf []byte) ([]byte, error) {
+	pos := it.Position
 	if mem := seg.mapped(); int64(pos.Offset)+int64(pos.Size) <= int64(len(mem)) {
-		return readMapped(seg, mem, pos, key, buf)
+		return readMapped(seg, mem, it, key, buf)
 	}
 	start := len(buf)
 	buf = slices.Grow(buf, int(pos.Size))
@@ -126,5 +138,7 @@ func (s *Store) ScanKeys(cursor uint64, count int, fn func(key []byte, it Item))
 	if s.visible.segments == nil {
 		return 0
 	}
-	return s.visible.keys.Scan(cursor, count, func(key []byte, it keydir.Item) { fn(key, s.itemLocked(key, it)) })
+	return s.visible.keys.Scan(cursor, count, func(key []byte, it keydir.Item) {
+		fn(key, itemOf(s.visible.segments[it.Segment], key, it))
+	})
 }

@@ -521,7 +521,7 @@ func (c *salvageCopy) copyChunk() error {
 
 func (c *salvageCopy) copyKey(key []byte, at keydir.Position, expireAt int64) error {
 	seg := c.store.visible.segments[at.Segment]
-	value, err := readValue(seg, at, key, c.buf[:0])
+	value, err := readValue(seg, keydir.Item{Position: at, ExpireAt: expireAt}, key, c.buf[:0])
 	if err != nil {
 		c.loseValue(seg, key, at, err) // it read a moment ago: a disk that is dying
 		return nil

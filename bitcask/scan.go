@@ -35,7 +35,7 @@ func (s *Store) Keys(prefix []byte, fn func(key []byte, it Item) error) error {
 	}
 	defer sc.end()
 	sc.view.Range(prefix, func(key []byte, it keydir.Item) bool {
-		if item := itemIn(sc.segments, key, it); !item.Expired(sc.now) {
+		if item := itemOf(sc.segments[it.Segment], key, it); !item.Expired(sc.now) {
 			err = fn(key, item)
 		}
 		return err == nil

@@ -43,6 +43,10 @@ type Store struct {
 		keys     *keydir.Keydir
 		segments map[uint32]*segment // live set; replaced, never changed
 	}
+	// published is visible for gets, which do not take its lock (readers.go).
+	published atomic.Pointer[shown]
+	applying  atomic.Bool // an entry of several records is half visible; changed under visible
+	readers   readers
 
 	poison atomic.Pointer[error] // the failed sync
 	full   atomic.Bool           // the last write met ErrNoSpace
@@ -102,6 +106,7 @@ func Open(dir string, options *Options) (_ *Store, err error) {
 		return nil, fmt.Errorf("bitcask: open %s: %w", dir, err)
 	}
 	s.commits.store = s
+	s.publishLocked() // nobody else is there yet
 	s.mapActive()
 	s.start()
 	return s, nil
@@ -208,14 +213,17 @@ func (s *Store) finishActive() error {
 // that failed half-way.
 func (s *Store) releaseAll() {
 	s.visible.Lock()
-	defer s.visible.Unlock()
-	for _, seg := range s.visible.segments {
-		seg.release(s.fs, s.path)
+	live := s.visible.segments
+	s.visible.segments = nil
+	s.publishLocked()
+	s.visible.Unlock()
+	s.readers.wait()
+	for _, set := range []map[uint32]*segment{live, s.disk.pinned} {
+		for _, seg := range set {
+			seg.release(s.fs, s.path)
+		}
 	}
-	for _, seg := range s.disk.pinned {
-		seg.release(s.fs, s.path)
-	}
-	s.visible.segments, s.disk.pinned = nil, nil
+	s.disk.pinned = nil
 	if s.visible.keys != nil {
 		s.visible.keys.Close()
 	}
@@ -265,6 +273,7 @@ func (s *Store) setSegments(change func(set map[uint32]*segment)) {
 	set := maps.Clone(s.visible.segments)
 	change(set)
 	s.visible.segments = set
+	s.publishLocked()
 }
 
 // liveSegments is the live set as it is now.

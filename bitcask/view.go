@@ -110,6 +110,7 @@ func openView(dir string, opts Options) (_ *Store, err error) {
 	if err := v.load(); err != nil {
 		return nil, err
 	}
+	s.publishLocked() // nobody else is there yet
 	return s, nil
 }
 
