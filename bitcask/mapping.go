@@ -179,19 +179,6 @@ func recordValueAt(b []byte) (at int, ok bool) {
 	return at, at+int(binary.LittleEndian.Uint32(b[8:])) == len(b)
 }
 
-// GetInto is Get into the caller's memory: it appends the value to buf and returns the
-// extended slice. With room in buf it allocates nothing. After an error buf is returned as it was.
-func (s *Store) GetInto(key, buf []byte) ([]byte, error) {
-	value, it, err := s.Read(key, buf)
-	if err != nil {
-		return buf, err
-	}
-	if it.ExpireAt != 0 && it.Expired(s.Now()) {
-		return buf, ErrNotFound
-	}
-	return value, nil
-}
-
 // writeActive writes b at an offset of the active segment that was reserved before.
 func (s *Store) writeActive(b []byte, at int64) error {
 	seg := s.appender.active

@@ -17,12 +17,27 @@ type Item struct {
 
 // Get returns a copy of the value of key, ErrNotFound when it has none or it has expired.
 func (s *Store) Get(key []byte) ([]byte, error) {
-	value, it, err := s.Read(key, nil)
+	value, err := s.GetInto(key, nil)
 	if err != nil {
 		return nil, err
 	}
-	if it.ExpireAt != 0 && it.Expired(s.Now()) { // the clock costs as much as the keydir
-		return nil, ErrNotFound
+	return value, nil
+}
+
+// GetInto is Get into the caller's memory: it appends the value to buf and returns the
+// extended slice. With room in buf it allocates nothing. After an error buf is returned as it was.
+func (s *Store) GetInto(key, buf []byte) ([]byte, error) {
+	l := s.readers.enter()
+	defer l.leave()
+	if value, err, sure := s.probe(key, buf); sure {
+		return value, err
+	}
+	value, it, err := s.read(key, buf)
+	if err == nil && it.Expired(s.Now()) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return buf, err
 	}
 	return value, nil
 }
@@ -52,6 +67,11 @@ func itemOf(seg *segment, key []byte, it keydir.Item) Item {
 func (s *Store) Read(key, buf []byte) ([]byte, Item, error) {
 	l := s.readers.enter()
 	defer l.leave()
+	return s.read(key, buf)
+}
+
+// read is Read for who is in a lane.
+func (s *Store) read(key, buf []byte) ([]byte, Item, error) {
 	it, seg, err := s.find(key)
 	if err != nil {
 		return buf, Item{}, err

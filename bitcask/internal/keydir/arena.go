@@ -1,10 +1,6 @@
 package keydir
 
-import (
-	"iter"
-
-	"github.com/raftcask/raftcask/bitcask/internal/offheap"
-)
+import "github.com/raftcask/raftcask/bitcask/internal/offheap"
 
 const (
 	chunkLog   = 16 // log2 of the addresses in a chunk
@@ -21,13 +17,12 @@ const (
 // chunk; one of more than chunkBytes (a key of almost 64 KiB) has a larger chunk with the
 // addresses of two.
 //
-// The mutex of the shard guards it. While refs > 1 it does not change: views read it without a lock.
+// The zero arena is empty.
 type arena struct {
 	chunks  []chunk
-	refs    int // the shard while this is its arena, and each view that pins it
 	bytes   int // of all records
 	expect  int // what bytes is known to become soon
-	garbage int // of the dead ones among them
+	garbage int // of the records that no slot leads to
 }
 
 type chunk struct {
@@ -94,47 +89,15 @@ func (a *arena) at(addr uint32) record {
 	return record(a.chunks[addr>>chunkLog].block.Mem[addr&(chunkBytes-1):])
 }
 
-// records goes through the live records in order of address.
-func (a *arena) records() iter.Seq2[uint32, record] {
-	return func(yield func(uint32, record) bool) {
-		if a == nil {
-			return
-		}
-		for i, c := range a.chunks {
-			at := 0
-			if i == 0 {
-				at = 1
-			}
-			for at < c.used {
-				r := record(c.block.Mem[at:])
-				n := r.bytes()
-				if !r.dead() && !yield(uint32(i<<chunkLog|at), r[:n:n]) {
-					return
-				}
-				at += n
-			}
-		}
-	}
-}
-
 // clone copies an arena address by address.
-func (a *arena) clone(pool *offheap.Pool) *arena {
-	c := &arena{chunks: make([]chunk, len(a.chunks)), refs: 1, bytes: a.bytes, garbage: a.garbage}
+func (a *arena) clone(pool *offheap.Pool) arena {
+	c := arena{chunks: make([]chunk, len(a.chunks)), bytes: a.bytes, garbage: a.garbage}
 	for i, from := range a.chunks {
 		if from.used == 0 {
 			continue
 		}
 		c.chunks[i] = chunk{block: alloc(pool, len(from.block.Mem)), used: from.used}
 		copy(c.chunks[i].block.Mem, from.block.Mem[:from.used])
-	}
-	return c
-}
-
-// compacted copies the live records only.
-func (a *arena) compacted(pool *offheap.Pool) *arena {
-	c := &arena{refs: 1, expect: a.bytes - a.garbage}
-	for _, r := range a.records() {
-		copy(c.append(pool, len(r)), r)
 	}
 	return c
 }

@@ -159,8 +159,8 @@ func BenchmarkTenMillion(b *testing.B) {
 			slices.Sort(took)
 			b.ReportMetric(float64(took[shards*99/100].Microseconds()), name+"-p99-µs")
 		}
-		pauses("double", func(s *shard) { s.rebuild(d, 2*s.used) })
-		pauses("compact", func(s *shard) { s.arena.garbage = s.arena.bytes/garbageDen + 1; s.collect(d) })
+		pauses("grow", func(s *shard) { s.resize(d, s.used) })
+		pauses("compact", func(s *shard) { s.compact(d) })
 		v := d.View()
 		pauses("copy", func(s *shard) { s.own(d) })
 		v.Close()

@@ -38,32 +38,36 @@ func verify(t *testing.T, d *Keydir) {
 	t.Helper()
 	for i := range d.shards {
 		s := &d.shards[i]
-		var live, tombstones, bytes, occupied int
-		for addr, r := range s.arena.records() {
-			live++
-			bytes += len(r)
-			if r.item().Tombstone {
+		var tombstones, bytes, occupied int
+		for at := range s.slots {
+			slot := &s.slots[at]
+			if slot.addr == 0 {
+				continue
+			}
+			occupied++
+			r := s.holding.record(slot)
+			bytes += r.bytes()
+			if r.tombstone() {
 				tombstones++
 			}
-			at, ok := s.find(d.hash(r.key()), r.key())
-			if !ok || s.slots[at]&(1<<s.addrBits-1) != addr {
-				t.Fatalf("shard %d: record %q at %d is not reachable", i, r.key(), addr)
+			if found, ok := s.find(d.hash(r.key()), r.key()); !ok || found != at {
+				t.Fatalf("shard %d: record %q in slot %d is not reachable", i, r.key(), at)
+			}
+			if found, ok := s.candidate(d.hash(r.key())); !ok || found.hash != slot.hash {
+				t.Fatalf("shard %d: record %q in slot %d is no candidate", i, r.key(), at)
 			}
 		}
-		for _, slot := range s.slots {
-			if slot != 0 {
-				occupied++
-			}
-		}
-		if live != s.used || occupied != s.used || live-tombstones != int(s.keys.Load()) {
-			t.Fatalf("shard %d: %d records, %d tombstones, %d slots; counted %d used, %d keys",
-				i, live, tombstones, occupied, s.used, s.keys.Load())
+		if occupied != s.used || occupied-tombstones != int(s.keys.Load()) {
+			t.Fatalf("shard %d: %d slots, %d tombstones; counted %d used, %d keys", i, occupied, tombstones, s.used, s.keys.Load())
 		}
 		if len(s.slots) > 0 && occupied == len(s.slots) {
 			t.Fatalf("shard %d: no empty slot", i)
 		}
-		if s.arena != nil && s.arena.bytes-s.arena.garbage != bytes {
-			t.Fatalf("shard %d: %d bytes are live, not %d-%d", i, bytes, s.arena.bytes, s.arena.garbage)
+		if s.holding == nil {
+			continue
+		}
+		if a := &s.holding.arena; a.bytes-a.garbage != bytes {
+			t.Fatalf("shard %d: %d bytes are live, not %d-%d", i, bytes, a.bytes, a.garbage)
 		}
 	}
 }

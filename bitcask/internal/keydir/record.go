@@ -2,21 +2,19 @@ package keydir
 
 import "encoding/binary"
 
-// record is one key in an arena:
+// record is one key in an arena; its place on disk is in the slot that leads here:
 //
-//	0  segment u32 | 4 offset u32 | 8 size u32 | 12 version (56 bits) << 8 | flags (8 bits)
-//	20 key length u16 | 22 expiry i64, if flagExpires | key
+//	0  size on disk u32 | 4 version (56 bits) << 8 | flags (8 bits)
+//	12 key length u16 | 14 expiry i64, if flagExpires | key
 //
 // Little-endian, not aligned: two bytes of padding per key are worth more than an aligned load.
 type record []byte
 
 const (
-	segmentAt   = 0
-	offsetAt    = 4
-	sizeAt      = 8
-	versionAt   = 12
-	keyLenAt    = 20
-	headerBytes = 22
+	sizeAt      = 0
+	versionAt   = 4
+	keyLenAt    = 12
+	headerBytes = 14
 	expiryBytes = 8
 
 	maxKeyBytes = 1<<16 - 1 // the key length is a uint16
@@ -26,7 +24,6 @@ const (
 const (
 	flagExpires   = 1 << iota // an expiry stands before the key
 	flagTombstone             // Item.Tombstone
-	flagDead                  // garbage: no table leads here
 )
 
 func recordBytes(keyLen int, expires bool) int {
@@ -36,10 +33,9 @@ func recordBytes(keyLen int, expires bool) int {
 	return headerBytes + keyLen
 }
 
-func (r record) flags() byte   { return r[versionAt] }
-func (r record) expires() bool { return r.flags()&flagExpires != 0 }
-func (r record) dead() bool    { return r.flags()&flagDead != 0 }
-func (r record) markDead()     { r[versionAt] |= flagDead }
+func (r record) flags() byte     { return r[versionAt] }
+func (r record) expires() bool   { return r.flags()&flagExpires != 0 }
+func (r record) tombstone() bool { return r.flags()&flagTombstone != 0 }
 
 // bytes is the length of the record, which starts r.
 func (r record) bytes() int {
@@ -55,17 +51,13 @@ func (r record) key() []byte {
 	return r[at:end:end]
 }
 
-func (r record) position() Position {
-	return Position{
-		Segment: binary.LittleEndian.Uint32(r[segmentAt:]),
-		Offset:  binary.LittleEndian.Uint32(r[offsetAt:]),
-		Size:    binary.LittleEndian.Uint32(r[sizeAt:]),
-	}
-}
-
-func (r record) item() Item {
+// item puts together what a slot and its record say.
+func (s *slot) item(r record) Item {
 	word := binary.LittleEndian.Uint64(r[versionAt:])
-	it := Item{Position: r.position(), Version: word >> 8, Tombstone: word&flagTombstone != 0}
+	it := Item{
+		Position: Position{Segment: s.segment, Offset: s.offset, Size: binary.LittleEndian.Uint32(r[sizeAt:])},
+		Version:  word >> 8, Tombstone: word&flagTombstone != 0,
+	}
 	if word&flagExpires != 0 {
 		it.ExpireAt = int64(binary.LittleEndian.Uint64(r[headerBytes:]))
 	}
@@ -73,9 +65,8 @@ func (r record) item() Item {
 }
 
 // setItem writes everything but the key and its length. Whether r has room for an expiry must fit.
-func (r record) setItem(it Item) {
-	binary.LittleEndian.PutUint32(r[segmentAt:], it.Segment)
-	binary.LittleEndian.PutUint32(r[offsetAt:], it.Offset)
+func (s *slot) setItem(r record, it Item) {
+	s.segment, s.offset = it.Segment, it.Offset
 	binary.LittleEndian.PutUint32(r[sizeAt:], it.Size)
 	word := it.Version << 8
 	if it.Tombstone {

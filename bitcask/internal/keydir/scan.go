@@ -43,26 +43,24 @@ func (s *shard) scan(d *Keydir, from uint64, count int, fn func(key []byte, it I
 	if s.used == 0 {
 		return 0, 0, false
 	}
-	mask := n - 1
 	// A key lies at its home or after it, with no empty slot between. So begin at the home of from, stop
 	// only at empty slots, and at the end go on around the ring: i runs beyond n.
-	for i := s.home(from); ; i++ {
-		slot := s.slots[i&mask]
-		if slot == 0 {
+	for i := s.slots.home(slotHash(from)); ; i++ {
+		at := &s.slots[i%n]
+		if at.addr == 0 {
 			if i >= n {
 				return seen, 0, false
 			}
 			if seen >= count && i+1 < n {
-				return seen, uint64(i+1) << s.shift >> shardBits, true
+				return seen, s.slots.firstHash(i+1) << (32 - shardBits), true
 			}
 			continue
 		}
-		r := s.record(slot)
-		h := d.hash(r.key())
+		r := s.holding.record(at)
 		// A key pushed across the end of the ring is seen at the end of the round, where its hash belongs.
-		home := i - (i-s.home(h))&mask
-		if home >= 0 && home < n && h >= from {
-			fn(r.key(), r.item())
+		home := i - s.slots.distance(i%n, at.hash)
+		if home >= 0 && home < n && d.hash(r.key()) >= from {
+			fn(r.key(), at.item(r))
 			seen++
 		}
 	}
@@ -77,9 +75,9 @@ func (d *Keydir) Range(fn func(key []byte, it Item) bool) {
 	for i := range d.shards {
 		s := &d.shards[i]
 		s.mu.Lock()
-		a := s.pinLocked()
+		h := s.pinLocked()
 		s.mu.Unlock()
-		if a != nil && !s.rangePinned(d, a, nil, fn) {
+		if h != nil && !s.rangePinned(d, h, nil, fn) {
 			return
 		}
 	}

@@ -26,7 +26,7 @@ func TestBytesPerKeyAtTenMillionKeys(t *testing.T) {
 		}
 	}
 	t.Logf("at most %.1f bytes + key", worst)
-	if worst > 33 {
+	if worst > 38 {
 		t.Fatalf("%.1f bytes per key", worst)
 	}
 }
@@ -41,7 +41,7 @@ func TestBytesPerKeyAtAMillionKeysAndReturnOfMemory(t *testing.T) {
 	}
 	full := d.Bytes()
 	t.Logf("%.1f bytes + key", float64(full)/keys-16)
-	if full > keys*(16+36) {
+	if full > keys*(16+39) {
 		t.Fatalf("%.1f bytes per key", float64(full)/keys-16)
 	}
 	for i := range uint64(keys * 9 / 10) {

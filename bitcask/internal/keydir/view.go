@@ -10,18 +10,18 @@ import (
 type View struct {
 	d *Keydir
 
-	mu     sync.Mutex // guards arenas
-	arenas []*arena   // what is still pinned, by shard
+	mu     sync.Mutex // guards pinned
+	pinned []*holding // what still is, by shard
 }
 
 // View pins the present contents. All shards are locked together for the microseconds that takes,
 // so the view is consistent across keys. Close it.
 func (d *Keydir) View() *View {
-	v := &View{d: d, arenas: make([]*arena, shards)}
+	v := &View{d: d, pinned: make([]*holding, shards)}
 	d.lockAll()
 	defer d.unlockAll()
 	for i := range d.shards {
-		v.arenas[i] = d.shards[i].pinLocked()
+		v.pinned[i] = d.shards[i].pinLocked()
 	}
 	return v
 }
@@ -33,8 +33,8 @@ func (d *Keydir) View() *View {
 // fn runs: it may call any method of the Keydir and of the view. The key is valid only during the call.
 func (v *View) Range(prefix []byte, fn func(key []byte, it Item) bool) {
 	for i := range v.d.shards {
-		a := v.take(i)
-		if a != nil && !v.d.shards[i].rangePinned(v.d, a, prefix, fn) {
+		h := v.take(i)
+		if h != nil && !v.d.shards[i].rangePinned(v.d, h, prefix, fn) {
 			return
 		}
 	}
@@ -44,26 +44,31 @@ func (v *View) Range(prefix []byte, fn func(key []byte, it Item) bool) {
 // again does nothing.
 func (v *View) Close() {
 	for i := range v.d.shards {
-		if a := v.take(i); a != nil {
-			v.d.shards[i].unpin(v.d, a)
+		if h := v.take(i); h != nil {
+			v.d.shards[i].unpin(v.d, h)
 		}
 	}
 }
 
-// take hands the pinned arena of a shard to the caller, who unpins it.
-func (v *View) take(i int) *arena {
+// take hands what is pinned of a shard to the caller, who unpins it.
+func (v *View) take(i int) *holding {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	a := v.arenas[i]
-	v.arenas[i] = nil
-	return a
+	h := v.pinned[i]
+	v.pinned[i] = nil
+	return h
 }
 
-// rangePinned goes through a pinned arena of the shard and unpins it, even if fn panics.
-func (s *shard) rangePinned(d *Keydir, a *arena, prefix []byte, fn func(key []byte, it Item) bool) bool {
-	defer s.unpin(d, a)
-	for _, r := range a.records() {
-		if key := r.key(); bytes.HasPrefix(key, prefix) && !fn(key, r.item()) {
+// rangePinned goes through what is pinned of the shard and unpins it, even if fn panics.
+func (s *shard) rangePinned(d *Keydir, h *holding, prefix []byte, fn func(key []byte, it Item) bool) bool {
+	defer s.unpin(d, h)
+	for i := range h.slots {
+		at := &h.slots[i]
+		if at.addr == 0 {
+			continue
+		}
+		r := h.record(at)
+		if key := r.key(); bytes.HasPrefix(key, prefix) && !fn(key, at.item(r)) {
 			return false
 		}
 	}

@@ -1,13 +1,38 @@
 package offheap
 
-import "golang.org/x/sys/unix"
+import (
+	"unsafe"
 
-func mapMemory(size int) ([]byte, error) {
-	return unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	"golang.org/x/sys/unix"
+)
+
+// hugeBytes is the size and the alignment of a huge page, at least on amd64 and arm64 with pages of 4 KiB.
+const hugeBytes = 2 << 20
+
+// mapMemory returns memory of zeros that begins where a huge page can begin.
+func mapMemory(size int, huge bool) ([]byte, error) {
+	mapped := uintptr(size + hugeBytes)
+	start, err := unix.MmapPtr(-1, 0, nil, mapped, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, err
+	}
+	head := -uintptr(start) & (hugeBytes - 1)
+	unmap(start, head)
+	unmap(unsafe.Add(start, head+uintptr(size)), mapped-head-uintptr(size))
+	mem := unsafe.Slice((*byte)(unsafe.Add(start, head)), size)
+	if huge {
+		_ = unix.Madvise(mem, unix.MADV_HUGEPAGE) // advice only
+	}
+	return mem, nil
 }
 
-func unmapMemory(mem []byte) {
-	if err := unix.Munmap(mem); err != nil {
+func unmapMemory(mem []byte) { unmap(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem))) }
+
+func unmap(start unsafe.Pointer, bytes uintptr) {
+	if bytes == 0 {
+		return
+	}
+	if err := unix.MunmapPtr(start, bytes); err != nil {
 		panic("offheap: unmap memory: " + err.Error()) // it was not a mapping: a bug, not a condition
 	}
 }

@@ -7,10 +7,11 @@
 //	pool.Free(block)
 //
 // Sizes are rounded up: below 4 KiB to one of four steps between powers of two, up to 64 KiB to a
-// multiple of 4 KiB, beyond to a power of two.
+// multiple of 4 KiB, beyond to one of eight steps between powers of two.
 //
 // A block lies in a slab of blocks of the same size. A slab of blocks of a page or more is a mapping
-// of 4 MiB or more; the pages of such a block are returned when the block is freed. A slab of
+// of 4 MiB or more, with huge pages where the system has them: random reads spend less on translating
+// addresses. The pages of such a block are returned when the block is freed. A slab of
 // smaller blocks is one 64 KiB block, returned when all its blocks are free. So nothing has to be
 // merged or moved, and address space is all that a mixed history of sizes can waste.
 //
@@ -32,11 +33,11 @@ const (
 	slabBytes = 4 << 20  // the smallest mapping: few enough of them for vm.max_map_count
 	maxBytes  = 1 << 30  // asking for more is a mistake
 
-	// Classes of size, in three sections: 4 per doubling, then by the page, then by doubling.
-	smallClasses  = 4 * 6 // 64 bytes to below 4 KiB: 6 doublings
-	pageClasses   = homeBytes / pageBytes
-	doubleClasses = 14 // 128 KiB to 1 GiB
-	classes       = smallClasses + pageClasses + doubleClasses
+	// Classes of size, in three sections: 4 per doubling, then by the page, then 8 per doubling.
+	smallClasses = 4 * 6 // 64 bytes to below 4 KiB: 6 doublings
+	pageClasses  = homeBytes / pageBytes
+	largeClasses = 8 * 14 // above 64 KiB to 1 GiB: 14 doublings
+	classes      = smallClasses + pageClasses + largeClasses
 )
 
 // Block is a piece of memory. The zero Block is no memory.
@@ -50,6 +51,7 @@ type Block struct {
 type Pool struct {
 	mu    sync.Mutex
 	roomy [classes][]*slab // by class: slabs that have a free block
+	slabs [classes]int     // by class: slabs that are mappings
 	bytes int64
 }
 
@@ -69,18 +71,30 @@ type slab struct {
 func class(bytes int) (class, size int) {
 	switch {
 	case bytes > homeBytes:
-		log := bits.Len(uint(bytes - 1))
-		return smallClasses + pageClasses + log - bits.Len(homeBytes), 1 << log
+		steps, size := stepped(bytes, 8)
+		return smallClasses + pageClasses - 1 + steps - 8*(bits.Len(homeBytes)-1), size
 	case bytes > pageBytes-pageBytes/8: // the last small class is 3584
 		pages := (bytes + pageBytes - 1) / pageBytes
 		return smallClasses + pages - 1, pages * pageBytes
 	case bytes <= minBytes:
 		return 0, minBytes
 	}
+	steps, size := stepped(bytes, 4)
+	return steps - 4*bits.Len(minBytes-1), size
+}
+
+// stepped rounds up to one of a number of steps between powers of two, and counts the steps from 1 byte on.
+func stepped(bytes, perDoubling int) (steps, size int) {
 	log := bits.Len(uint(bytes-1)) - 1 // bytes is in (1<<log, 2<<log]
-	step := 1 << log / 4
-	steps := (bytes - 1<<log + step - 1) / step // 1 to 4
-	return 4*(log-bits.Len(minBytes-1)) + steps, 1<<log + steps*step
+	step := 1 << log / perDoubling
+	n := (bytes - 1<<log + step - 1) / step // 1 to perDoubling
+	return perDoubling*log + n, 1<<log + n*step
+}
+
+// RoundUp is the size of the block that Alloc gives for a size.
+func RoundUp(size int) int {
+	_, size = class(size)
+	return size
 }
 
 // Alloc returns a block of at least size bytes. It fails when the operating system has no more
@@ -133,11 +147,13 @@ func (p *Pool) newSlabLocked(class, size int) (*slab, error) {
 		s.mem, s.home = home.Mem, home
 		return s, err
 	}
-	mem, err := mapMemory(max(slabBytes, size))
+	// The first slab of a class may stay as good as empty, those after it will fill: they may have huge pages.
+	mem, err := mapMemory(max(slabBytes, size), p.slabs[class] > 0)
 	if err != nil {
 		return nil, fmt.Errorf("offheap: map memory: %w", err)
 	}
 	s.mem = mem
+	p.slabs[class]++
 	return s, nil
 }
 
@@ -185,6 +201,7 @@ func (p *Pool) releaseLocked(s *slab) {
 		p.freeLocked(s.home)
 	} else {
 		unmapMemory(s.mem)
+		p.slabs[s.class]--
 	}
 	s.mem = nil
 }

@@ -18,8 +18,11 @@ func TestClassesFitTightlyAndInOrder(t *testing.T) {
 		if size < n || c >= classes {
 			t.Fatalf("%d bytes: class %d of %d bytes", n, c, size)
 		}
-		if n > minBytes && n <= homeBytes && n < pageBytes && size > n+n/4+1 {
+		if n > minBytes && n < pageBytes && size > n+n/4+1 {
 			t.Fatalf("%d bytes: class of %d bytes wastes more than a quarter", n, size)
+		}
+		if n > homeBytes && size > n+n/8 {
+			t.Fatalf("%d bytes: class of %d bytes wastes more than an eighth", n, size)
 		}
 		if (c == lastClass) != (size == lastSize) || c < lastClass || c > lastClass+1 {
 			t.Fatalf("%d bytes: class %d of %d bytes follows class %d of %d bytes", n, c, size, lastClass, lastSize)
@@ -29,9 +32,11 @@ func TestClassesFitTightlyAndInOrder(t *testing.T) {
 	for n := 0; n <= 2*homeBytes; n++ {
 		check(n)
 	}
-	for n := 4 * homeBytes; n <= maxBytes; n *= 2 {
-		check(n - 1)
-		check(n)
+	for n := 2 * homeBytes; n < maxBytes; n *= 2 {
+		for step := 1; step <= 8; step++ {
+			check(n + n/8*step - n/8 + 1)
+			check(n + n/8*step)
+		}
 	}
 	if lastClass != classes-1 {
 		t.Fatalf("last class is %d of %d", lastClass, classes)
@@ -98,7 +103,7 @@ func TestLargeBlockHasItsOwnMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.Mem[len(b.Mem)-1] = 1
-	if pool.Bytes() != 2*slabBytes {
+	if pool.Bytes() != slabBytes+slabBytes/8 {
 		t.Fatalf("%d bytes", pool.Bytes())
 	}
 	pool.Free(b)
