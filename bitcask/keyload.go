@@ -1,8 +1,11 @@
 package bitcask
 
 import (
+	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/raftcask/raftcask/bitcask/internal/keydir"
 )
@@ -14,80 +17,151 @@ type keyLoader struct {
 	dir      string // of the segments
 	keys     *keydir.Keydir
 	segments map[uint32]*segment
-	hints    map[uint32]*hintReader // by segment; a damaged one is replaced
-	cleared  uint64                 // records with a lower version are gone
+	cleared  uint64 // records with a lower version are gone
+
+	mu    sync.Mutex
+	hints map[uint32]*hintReader // by segment; guarded by mu while load runs
+
+	// more is loaded beside the hints, each by a worker of its own.
+	more []func(*keyBatch) error
+
+	loaded, segmentsLoaded atomic.Int64
 }
 
+// load takes as many workers as there are processors. A damaged hint is made again.
 func (l *keyLoader) load() error {
-	work := make(chan *segment)
+	jobs := append([]func(*keyBatch) error(nil), l.more...) // they take longest
+	var keys, keyBytes int
+	for id, h := range l.hints {
+		keys += int(h.keys)
+		keyBytes += int(h.fileSize) - int(h.keys)*hintKeyBytes - int(h.places)*hintPlaceBytes
+		jobs = append(jobs, func(b *keyBatch) error { return l.loadSegment(b, l.segments[id], h) })
+	}
+	l.keys.Expect(keys, keyBytes)
+	defer l.report(len(jobs), keys)()
+	err := inParallel(jobs, func() *keyBatch { return &keyBatch{loader: l, batch: l.keys.NewBatch()} })
+	l.keys.DropTombstones()
+	return err
+}
+
+// inParallel runs jobs on all processors, each worker with a batch of its own, until they are done or one fails.
+func inParallel(jobs []func(*keyBatch) error, newBatch func() *keyBatch) error {
 	var (
+		next    atomic.Int64
 		workers sync.WaitGroup
-		mu      sync.Mutex
-		bad     []*segment
+		failed  atomic.Pointer[error]
 	)
-	for range runtime.GOMAXPROCS(0) {
+	for range min(runtime.GOMAXPROCS(0), len(jobs)) {
 		workers.Go(func() {
-			for seg := range work {
-				if err := l.loadHint(seg); err != nil {
-					l.store.logger.Warn("a hint is damaged: making it again from its segment", "error", err)
-					mu.Lock()
-					bad = append(bad, seg)
-					mu.Unlock()
+			b := newBatch()
+			for failed.Load() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= len(jobs) {
+					return
 				}
+				if err := jobs[i](b); err != nil {
+					failed.CompareAndSwap(nil, &err)
+					return
+				}
+				b.put()
 			}
 		})
 	}
-	for id := range l.hints {
-		work <- l.segments[id]
-	}
-	close(work)
 	workers.Wait()
-	for _, seg := range bad {
-		if err := l.replaceHint(seg); err != nil {
-			return err
-		}
+	if err := failed.Load(); err != nil {
+		return *err
 	}
-	l.keys.DropTombstones()
 	return nil
 }
 
-// replaceHint makes a hint anew that broke off half-way. Loading what it did hold
+// report tells how far a load has come, while that takes seconds. The caller ends it.
+func (l *keyLoader) report(segments, keys int) (end func()) {
+	ticker, done := time.NewTicker(time.Second), make(chan struct{})
+	var reporter sync.WaitGroup
+	reporter.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-ticker.C:
+				l.store.logger.Info("opening: loading keys", "dir", l.dir, slog.Int64("records", l.loaded.Load()), "records_in_hints", keys,
+					slog.Int64("segments", l.segmentsLoaded.Load()), "segments_in_all", segments)
+			}
+		}
+	})
+	return func() {
+		ticker.Stop()
+		close(done)
+		reporter.Wait()
+	}
+}
+
+// loadSegment loads the hint of a segment. One that breaks off half-way is made anew; loading what it did hold
 // once more is harmless: the same versions are at the same places.
-func (l *keyLoader) replaceHint(seg *segment) error {
-	l.hints[seg.id].close()
-	delete(l.hints, seg.id)
-	h, err := l.store.remakeHint(l.dir, seg)
-	if err != nil {
+func (l *keyLoader) loadSegment(b *keyBatch, seg *segment, h *hintReader) error {
+	err := l.loadHint(b, seg, h)
+	if err == nil {
+		return nil
+	}
+	l.store.logger.Warn("a hint is damaged: making it again from its segment", "error", err)
+	h.close()
+	if h, err = l.store.remakeHint(l.dir, seg); err != nil {
 		return err
 	}
 	seg.hinted.Store(!h.inMemory)
+	l.mu.Lock()
 	l.hints[seg.id] = h
-	return l.loadHint(seg)
+	l.mu.Unlock()
+	return l.loadHint(b, seg, h)
 }
 
-func (l *keyLoader) loadHint(seg *segment) error {
+func (l *keyLoader) loadHint(b *keyBatch, seg *segment, h *hintReader) error {
 	var tombstones int64
-	defer func() { seg.tombstoneBytes.Store(tombstones) }()
-	return l.hints[seg.id].each(func(k hintKey) {
-		if k.version < l.cleared {
-			return
-		}
-		if k.flags&flagDelete != 0 {
-			tombstones += int64(k.size)
-		}
-		it := keydir.Item{
-			Position: keydir.Position{Segment: seg.id, Offset: k.offset, Size: k.size},
-			Version:  k.version, ExpireAt: k.expireAt, Tombstone: k.flags&flagDelete != 0,
-		}
-		old, existed, stored := l.keys.PutIfNewer(k.key, it)
+	err := h.each(func(k hintKey) { tombstones += b.add(seg, k) }, nil)
+	seg.tombstoneBytes.Store(tombstones)
+	l.segmentsLoaded.Add(1)
+	return err
+}
+
+// keyBatch is one worker's way into the keydir.
+type keyBatch struct {
+	loader *keyLoader
+	batch  *keydir.Batch
+}
+
+// add takes a record of a segment, and returns its bytes if it is a tombstone that counts.
+func (b *keyBatch) add(seg *segment, k hintKey) (tombstoneBytes int64) {
+	if k.version < b.loader.cleared {
+		return 0
+	}
+	deleted := k.flags&flagDelete != 0
+	if deleted {
+		tombstoneBytes = int64(k.size)
+	}
+	it := keydir.Item{
+		Position: keydir.Position{Segment: seg.id, Offset: k.offset, Size: k.size},
+		Version:  k.version, ExpireAt: k.expireAt, Tombstone: deleted,
+	}
+	if !b.batch.Add(k.key, it) {
+		b.put()
+	}
+	return tombstoneBytes
+}
+
+// put empties the batch into the keydir, and keeps the accounts of the segments.
+func (b *keyBatch) put() {
+	n := 0
+	b.batch.PutIfNewer(func(it, old keydir.Item, existed, stored bool) {
+		n++
 		if !stored || (existed && old.Position == it.Position) {
 			return
 		}
 		if existed && !old.Tombstone {
-			l.segments[old.Segment].addLive(-int64(old.Size))
+			b.loader.segments[old.Segment].addLive(-int64(old.Size))
 		}
 		if !it.Tombstone {
-			seg.addLive(int64(it.Size))
+			b.loader.segments[it.Segment].addLive(int64(it.Size))
 		}
-	}, nil)
+	})
+	b.loader.loaded.Add(int64(n))
 }

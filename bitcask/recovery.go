@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	iofs "io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/raftcask/raftcask/bitcask/internal/keydir"
 	"github.com/raftcask/raftcask/internal/vfs"
@@ -181,10 +183,13 @@ func (s *Store) removeGarbage() error {
 // loader fills an empty store from its segments.
 type loader struct {
 	store *Store
+	mu    sync.Mutex  // guards point and hints while keys are loaded
 	point commitPoint // the highest committed entry that is known
 	hints map[uint32]*hintReader
-	tail  []*segment // log segments that may hold uncommitted entries, in order
-	queue []*pendingEntry
+	// without a hint: sealed segments that are committed to their ends.
+	without []*segment
+	tail    []*segment // log segments that may hold uncommitted entries, in order; the active one is the last
+	queue   []*pendingEntry
 }
 
 func (l *loader) load() (err error) {
@@ -195,16 +200,14 @@ func (l *loader) load() (err error) {
 			h.close()
 		}
 	}()
-	if err := l.openHints(); err != nil {
-		return err
-	}
-	for _, seg := range l.tail {
-		if err := l.scanTail(seg); err != nil {
-			return err
+	l.openHints()
+	if s.opts.Replicated {
+		for _, seg := range l.tail {
+			if err := l.scanTail(seg, l.enqueue); err != nil {
+				return err
+			}
 		}
-	}
-	if n := len(l.queue); n > 0 && !s.opts.Replicated {
-		l.point.index = max(l.point.index, l.queue[n-1].index) // embedded: appended is committed
+		l.learnFromQueue()
 	}
 	if err := l.fillKeydir(); err != nil {
 		return err
@@ -215,9 +218,9 @@ func (l *loader) load() (err error) {
 	return l.commitTail()
 }
 
-// openHints finds the hint of each sealed segment, and makes the missing ones.
-// A hint proves that its log segment is committed to the end.
-func (l *loader) openHints() error {
+// openHints finds the hint of each sealed segment. A hint proves that its log segment is committed to the end; in a store
+// that is not replicated everything is.
+func (l *loader) openHints() {
 	s := l.store
 	var without []*segment
 	for _, seg := range sortedSegments(s.visible.segments) {
@@ -230,23 +233,16 @@ func (l *loader) openHints() error {
 			without = append(without, seg)
 			continue
 		}
-		l.hints[seg.id] = h
 		l.learn(seg, h)
 	}
 	for _, seg := range without {
 		if seg.kind == logSegment && seg.last > l.point.index && s.opts.Replicated {
 			l.tail = append(l.tail, seg)
-			continue
+		} else {
+			l.without = append(l.without, seg)
 		}
-		h, err := s.remakeHint(s.path, seg)
-		if err != nil {
-			return err
-		}
-		l.hints[seg.id] = h
-		l.learn(seg, h)
 	}
 	slices.SortFunc(l.tail, func(a, b *segment) int { return cmp.Compare(a.id, b.id) })
-	return nil
 }
 
 func sortedSegments(set map[uint32]*segment) []*segment {
@@ -258,7 +254,11 @@ func sortedSegments(set map[uint32]*segment) []*segment {
 	return list
 }
 
+// learn takes what a hint says of its segment as a whole.
 func (l *loader) learn(seg *segment, h *hintReader) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hints[seg.id] = h
 	seg.hinted.Store(!h.inMemory)
 	seg.cleared = h.cleared
 	l.point.cleared = max(l.point.cleared, h.cleared)
@@ -270,8 +270,8 @@ func (l *loader) learn(seg *segment, h *hintReader) {
 }
 
 // scanTail reads a log segment that may hold uncommitted entries. Only the
-// active one may end in a torn write.
-func (l *loader) scanTail(seg *segment) error {
+// active one may end in a torn write. An entry is valid during the call of onEntry.
+func (l *loader) scanTail(seg *segment, onEntry func(f *frame, p *pendingEntry)) error {
 	s := l.store
 	active := seg.id == s.disk.manifest.Active
 	r := seg.frames()
@@ -298,14 +298,15 @@ func (l *loader) scanTail(seg *segment) error {
 		if err != nil {
 			return err
 		}
-		f.data = slices.Clone(f.data) // the queue outlives the reader's buffer
+		if s.opts.Replicated {
+			f.data = slices.Clone(f.data) // the queue outlives the reader's buffer
+		}
 		p, err := parseFrame(seg, &f)
 		if err != nil {
 			return &CorruptError{File: seg.name, Offset: f.offset, Reason: err.Error()}
 		}
 		p.prev = prev
-		l.point.index = max(l.point.index, f.applied)
-		l.queue = append(l.queue, p)
+		onEntry(&f, p)
 		if seg.first == 0 {
 			seg.first = f.index
 		}
@@ -315,6 +316,59 @@ func (l *loader) scanTail(seg *segment) error {
 		seg.size.Store(r.offset)
 		s.appender.active, s.appender.crc, s.appender.allocated = seg, r.crc, r.limit
 	}
+	return nil
+}
+
+// enqueue keeps an entry of a replicated store for Commit.
+func (l *loader) enqueue(f *frame, p *pendingEntry) {
+	l.point.index = max(l.point.index, f.applied)
+	l.queue = append(l.queue, p)
+}
+
+// learnFromQueue finds what the committed entries of the queue clear: that is not loaded.
+func (l *loader) learnFromQueue() {
+	for _, p := range l.queue {
+		if p.index > l.point.index {
+			break
+		}
+		for i := range p.records {
+			if p.records[i].flags&flagClear != 0 {
+				l.point.cleared = max(l.point.cleared, p.index)
+			}
+		}
+	}
+}
+
+// loadTail loads the active segment of a store that is not replicated: what was appended is committed, and its records go
+// where those of the hints go.
+func (l *loader) loadTail(b *keyBatch) error {
+	seg := l.tail[0]
+	var point commitPoint
+	var tombstones int64
+	err := l.scanTail(seg, func(f *frame, p *pendingEntry) {
+		point.index, point.term, point.time = p.index, p.term, max(point.time, p.time)
+		point.segment, point.end = seg.id, p.end
+		for i := range p.records {
+			r := &p.records[i]
+			if r.flags&flagClear != 0 {
+				point.cleared = p.index
+				continue
+			}
+			tombstones += b.add(seg, hintKey{flags: r.flags & flagDelete, offset: r.offset, size: r.size, version: r.version, expireAt: r.expireAt, key: r.key})
+		}
+	})
+	if err != nil || point.index == 0 {
+		return err
+	}
+	seg.tombstoneBytes.Store(tombstones)
+	seg.cleared = point.cleared
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	point.cleared, point.time = max(point.cleared, l.point.cleared), max(point.time, l.point.time)
+	if point.index < l.point.index { // without Always, the newest entries may be lost
+		point.index, point.term = l.point.index, l.point.term
+	}
+	l.point = point
 	return nil
 }
 
@@ -361,21 +415,48 @@ func promiseBeyond(seg *segment, offset, limit int64) (bool, error) {
 	return false, nil
 }
 
-// fillKeydir loads the hints. What the committed tail clears is not loaded.
+// fillKeydir loads all keys that are committed for sure. A clear that comes to light meanwhile, in the active segment or
+// in one that had no hint, means to begin again without what it clears.
 func (l *loader) fillKeydir() error {
 	s := l.store
-	for _, p := range l.queue {
-		if p.index > l.point.index {
-			break
+	for {
+		kl := &keyLoader{
+			store: s, dir: s.path, keys: s.visible.keys, segments: s.visible.segments, hints: maps.Clone(l.hints), cleared: l.point.cleared,
 		}
-		for i := range p.records {
-			if p.records[i].flags&flagClear != 0 {
-				l.point.cleared = max(l.point.cleared, p.index)
-			}
+		if !s.opts.Replicated {
+			kl.more = append(kl.more, l.loadTail)
+		}
+		for _, seg := range l.without {
+			kl.more = append(kl.more, func(b *keyBatch) error { return l.loadWithout(kl, b, seg) })
+		}
+		err := kl.load()
+		maps.Copy(l.hints, kl.hints) // some were made again
+		if err != nil {
+			return err
+		}
+		if l.point.cleared == kl.cleared {
+			return nil
+		}
+		l.without = slices.DeleteFunc(l.without, func(seg *segment) bool { return l.hints[seg.id] != nil })
+		s.visible.keys.Close()
+		s.visible.keys = keydir.New(s.opts.HashSeed)
+		for _, seg := range s.visible.segments {
+			seg.liveBytes.Store(0)
+			seg.liveRecords.Store(0)
+			seg.tombstoneBytes.Store(0)
 		}
 	}
-	kl := keyLoader{store: s, dir: s.path, keys: s.visible.keys, segments: s.visible.segments, hints: l.hints, cleared: l.point.cleared}
-	return kl.load()
+}
+
+// loadWithout makes the hint of a segment that has none, and loads it. It is written, so that only one opening
+// takes the time.
+func (l *loader) loadWithout(kl *keyLoader, b *keyBatch, seg *segment) error {
+	h, err := l.store.remakeHint(l.store.path, seg)
+	if err != nil {
+		return err
+	}
+	l.learn(seg, h)
+	return kl.loadHint(b, seg, h)
 }
 
 // fillLog indexes the entries that are still needed as log.
@@ -385,8 +466,18 @@ func (l *loader) fillLog() error {
 	forgotten := lg.forgotten.Load()
 	lg.last = forgotten
 	for _, seg := range sortedSegments(s.visible.segments) {
+		if seg.kind != logSegment || seg.first == 0 || seg.last <= forgotten {
+			continue
+		}
+		if !s.opts.Replicated {
+			if lg.first == 0 {
+				lg.first = max(seg.first, forgotten+1)
+			}
+			lg.last = seg.last
+			continue
+		}
 		h := l.hints[seg.id]
-		if h == nil || seg.kind != logSegment || seg.last <= forgotten {
+		if h == nil {
 			continue
 		}
 		index := h.firstPlace
@@ -414,9 +505,7 @@ func (s *Store) noteEntry(seg *segment, index uint64, at place) {
 		s.log.first = index
 	}
 	s.log.last = index
-	if s.opts.Replicated {
-		s.addPlaceLocked(seg, index, at)
-	}
+	s.addPlaceLocked(seg, index, at)
 }
 
 // checkLog refuses a log with a gap, and one that ends before what is known

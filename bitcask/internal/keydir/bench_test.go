@@ -171,3 +171,34 @@ func BenchmarkTenMillion(b *testing.B) {
 		d.Close()
 	}
 }
+
+// BenchmarkLoad is what opening a store does: one item a key, into a keydir that grows.
+func BenchmarkLoad(b *testing.B) {
+	const keys = 4_000_000
+	buf := make([]byte, 16)
+	b.Run("one by one", func(b *testing.B) {
+		for b.Loop() {
+			d := New(1)
+			for i := range uint64(keys) {
+				d.PutIfNewer(benchKey(buf, i), Item{Version: i})
+			}
+			d.Close()
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/key")
+	})
+	b.Run("in batches", func(b *testing.B) {
+		for b.Loop() {
+			d := New(1)
+			d.Expect(keys, 16*keys)
+			batch := d.NewBatch()
+			for i := range uint64(keys) {
+				if !batch.Add(benchKey(buf, i), Item{Version: i}) {
+					batch.PutIfNewer(func(Item, Item, bool, bool) {})
+				}
+			}
+			batch.PutIfNewer(func(Item, Item, bool, bool) {})
+			d.Close()
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/keys, "ns/key")
+	})
+}

@@ -58,6 +58,8 @@ type Keydir struct {
 	digest xxhash.Digest // seeded; never written to
 	pool   offheap.Pool
 	shards []shard
+	// What a shard is expected to hold when it gets its first key: set by Expect, until DropTombstones.
+	expectKeys, expectBytes int
 	// all is held while all shard locks are taken, so that only one goroutine collects them.
 	all sync.Mutex
 }
@@ -105,7 +107,11 @@ func (d *Keydir) Put(key []byte, it Item) (old Item, replaced bool) {
 // PutIfNewer stores an item unless one with a higher version is there. It is for loading, where
 // records come in any order.
 func (d *Keydir) PutIfNewer(key []byte, it Item) (old Item, existed, stored bool) {
-	return d.update(key, it, func(old Item, existed bool) bool { return !existed || it.Version >= old.Version })
+	return d.update(key, it, newer(it))
+}
+
+func newer(it Item) func(old Item, existed bool) bool {
+	return func(old Item, existed bool) bool { return !existed || it.Version >= old.Version }
 }
 
 // Swap stores an item if the key is there at exactly the position from.
@@ -116,13 +122,22 @@ func (d *Keydir) Swap(key []byte, from Position, to Item) bool {
 
 // update stores an item if the condition holds for the present one; nil always holds.
 func (d *Keydir) update(key []byte, it Item, when func(old Item, existed bool) bool) (old Item, existed, stored bool) {
-	if len(key) > maxKeyBytes || it.Version > maxVersion {
-		panic(fmt.Sprintf("keydir: key of %d bytes, version %d: out of range", len(key), it.Version))
-	}
+	d.check(key, it)
 	h := d.hash(key)
 	s := d.shard(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.updateLocked(d, h, key, it, when)
+}
+
+// check panics for what the formats here have no room for.
+func (d *Keydir) check(key []byte, it Item) {
+	if len(key) > maxKeyBytes || it.Version > maxVersion {
+		panic(fmt.Sprintf("keydir: key of %d bytes, version %d: out of range", len(key), it.Version))
+	}
+}
+
+func (s *shard) updateLocked(d *Keydir, h uint64, key []byte, it Item, when func(old Item, existed bool) bool) (old Item, existed, stored bool) {
 	i, existed := s.find(h, key)
 	if existed {
 		old = s.item(i)
@@ -188,8 +203,16 @@ func (d *Keydir) Expiring() int {
 // Bytes is the memory held outside the Go heap, copies for open views included.
 func (d *Keydir) Bytes() int64 { return d.pool.Bytes() }
 
+// Expect tells, before anything is loaded, about how many keys will come and how many bytes they have together: then
+// memory need not grow step by step. If fewer come, DropTombstones gives back what was too much.
+func (d *Keydir) Expect(keys, keyBytes int) {
+	d.expectKeys = keys / shards
+	d.expectBytes = (keys*headerBytes + keyBytes) / shards
+}
+
 // DropTombstones ends loading: from now on a deleted key is one that is not there.
 func (d *Keydir) DropTombstones() {
+	d.expectKeys, d.expectBytes = 0, 0
 	for i := range d.shards {
 		s := &d.shards[i]
 		s.mu.Lock()

@@ -1,10 +1,12 @@
 package keydir
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -406,5 +408,51 @@ func TestConcurrentUse(t *testing.T) {
 	verify(t, d)
 	if d.Len() != 0 || d.Bytes() != 0 {
 		t.Fatalf("%d keys, %d bytes left", d.Len(), d.Bytes())
+	}
+}
+
+func TestBatchIsAsManyPuts(t *testing.T) {
+	rng := seeded(t)
+	one, all := New(7), New(7)
+	defer one.Close()
+	defer all.Close()
+	type told struct {
+		it, old         Item
+		existed, stored bool
+	}
+	all.Expect(100_000, 1_000_000) // too many
+	defer func() {
+		full := all.Bytes()
+		all.DropTombstones()
+		one.DropTombstones()
+		if all.Bytes() > full/2 || all.Bytes() > 2*one.Bytes() {
+			t.Errorf("%d bytes, %d when more keys were expected, %d when none were", all.Bytes(), full, one.Bytes())
+		}
+	}()
+	for range 20 {
+		var want, got []told
+		b := all.NewBatch()
+		put := func() {
+			b.PutIfNewer(func(it, old Item, existed, stored bool) { got = append(got, told{it, old, existed, stored}) })
+		}
+		for range 1 + rng.IntN(3000) {
+			key := fmt.Appendf(nil, "key %d", rng.IntN(2000))
+			it := Item{Position: position(rng), Version: rng.Uint64N(1000), ExpireAt: int64(rng.IntN(2)), Tombstone: rng.IntN(5) == 0}
+			old, existed, stored := one.PutIfNewer(key, it)
+			want = append(want, told{it, old, existed, stored})
+			if !b.Add(key, it) {
+				put()
+			}
+		}
+		put()
+		less := func(a, b told) int { return cmp.Compare(fmt.Sprint(a), fmt.Sprint(b)) }
+		slices.SortFunc(want, less)
+		slices.SortFunc(got, less)
+		if !slices.Equal(want, got) {
+			t.Fatal("a batch tells of other changes than as many puts")
+		}
+		model := make(map[string]Item)
+		one.Range(func(key []byte, it Item) bool { model[string(key)] = it; return true })
+		compare(t, all, model)
 	}
 }

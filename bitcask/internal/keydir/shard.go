@@ -108,10 +108,10 @@ func (s *shard) replace(d *Keydir, i int, h uint64, key []byte, it Item) {
 func (s *shard) insert(d *Keydir, h uint64, key []byte, it Item) {
 	s.own(d)
 	if s.holding == nil {
-		s.holding = &holding{refs: 1}
+		s.holding = &holding{refs: 1, arena: arena{expect: d.expectBytes}}
 	}
 	if s.slots.full(s.used + 1) {
-		s.resize(d, s.used+1)
+		s.resize(d, max(s.used+1, d.expectKeys))
 	}
 	a := &s.holding.arena
 	n := recordBytes(len(key), it.ExpireAt != 0)
@@ -247,9 +247,12 @@ func (s *shard) unpin(d *Keydir, h *holding) {
 	s.unref(d, h)
 }
 
-// dropTombstones removes all of them at once.
+// dropTombstones removes all of them at once, and gives memory back that was made for more keys than came.
 func (s *shard) dropTombstones(d *Keydir) {
 	if s.used == int(s.keys.Load()) {
+		if h := s.holding; h != nil && (sizeFor(s.used) < len(s.slots)*3/4 || h.arena.bytes < h.arena.expect*3/4) {
+			s.compact(d)
+		}
 		return
 	}
 	s.own(d)
