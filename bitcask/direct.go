@@ -71,6 +71,8 @@ func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt in
 	a.active.size.Store(at + need)
 	a.crc = crc
 	s.show(index, at, flags, key, expireAt, size)
+	s.populateAhead()
+	s.syncAhead()
 	s.succeedWrite()
 	return nil
 }

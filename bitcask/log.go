@@ -27,6 +27,11 @@ type appender struct {
 	allocated int64  // the active file's length
 	buf       []byte
 	synced    atomic.Int64 // the active segment is synced up to here
+	// syncing is held while the active file is synced: of two syncs at once the kernel tells only
+	// one about a failure.
+	syncing   sync.Mutex
+	ahead     int64 // the active segment's size when a sync ahead was last asked for
+	populated int64 // the active segment's map was asked to be touched up to here
 }
 
 // logIndex finds entries on disk. A store that is not replicated leaves places
@@ -186,6 +191,7 @@ func (s *Store) flush(run []*pendingEntry, crc uint32) error {
 		}
 	}
 	s.enter(run)
+	s.syncAhead()
 	s.succeedWrite()
 	return nil
 }
@@ -228,12 +234,25 @@ func (s *Store) syncActiveLocked() error {
 	if a.synced.Load() >= end {
 		return nil
 	}
+	if err := s.syncSegment(a.active); err != nil {
+		return err
+	}
+	a.synced.Store(end)
+	return nil
+}
+
+// syncSegment syncs the segment that is, or a moment ago was, the active one.
+func (s *Store) syncSegment(seg *segment) error {
+	s.appender.syncing.Lock()
+	defer s.appender.syncing.Unlock()
+	if cause := s.poison.Load(); cause != nil {
+		return *cause
+	}
 	began := time.Now()
-	if err := a.active.file.Sync(); err != nil {
-		return s.failWrite(&syncError{fmt.Errorf("sync segment %d: %w", a.active.id, err)})
+	if err := seg.file.Sync(); err != nil {
+		return s.failWrite(&syncError{fmt.Errorf("sync segment %d: %w", seg.id, err)})
 	}
 	s.syncs.observe(time.Since(began))
-	a.synced.Store(end)
 	return nil
 }
 
@@ -318,6 +337,7 @@ func (s *Store) rotate() error {
 func (a *appender) begin(seg *segment) {
 	a.active, a.crc, a.allocated = seg, seg.seed, segmentHeaderBytes
 	a.synced.Store(segmentHeaderBytes)
+	a.ahead, a.populated = 0, 0
 }
 
 // describe is the manifest's view of a sealed segment.
@@ -325,14 +345,50 @@ func describe(seg *segment) segmentMeta {
 	return segmentMeta{ID: seg.id, UID: seg.uid, Kind: seg.kind, Size: seg.size.Load(), First: seg.first, Last: seg.last}
 }
 
-// Sync makes everything that was written durable, whatever the Durability.
+// Sync makes everything that was written before it durable, whatever the Durability. Writers
+// go on meanwhile.
 func (s *Store) Sync() error {
-	s.appender.mu.Lock()
-	defer s.appender.mu.Unlock()
+	a := &s.appender
+	a.mu.Lock()
 	if err := s.writable(); err != nil {
+		a.mu.Unlock()
 		return err
 	}
-	return s.syncActiveLocked()
+	seg, end := a.active, a.active.size.Load()
+	if a.synced.Load() >= end {
+		a.mu.Unlock()
+		return nil
+	}
+	seg.acquire()
+	a.mu.Unlock()
+	defer seg.release(s.fs, s.path)
+	if err := s.syncSegment(seg); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.active == seg { // else the rotation synced it
+		a.synced.Store(max(a.synced.Load(), end))
+	}
+	return nil
+}
+
+// syncAheadBytes is how much of the active segment may be unsynced before a sync begins in the
+// background: a rotation waits for what is left, and so do the writers.
+const syncAheadBytes = 16 * mib
+
+// syncAhead asks for that sync. A store that syncs every write never has that much.
+func (s *Store) syncAhead() {
+	a := &s.appender
+	size := a.active.size.Load()
+	if size-a.ahead < syncAheadBytes || s.opts.Durability == Always {
+		return
+	}
+	a.ahead = size
+	select {
+	case s.syncNow <- struct{}{}:
+	default: // one is asked for already
+	}
 }
 
 // FirstIndex of the log, 0 when it is empty.

@@ -58,12 +58,14 @@ type Store struct {
 	// foreground is held to read by the maintenance that a caller runs: Close waits for it too.
 	foreground sync.RWMutex
 
-	stop    context.CancelFunc
-	ctx     context.Context // ends at Close
-	wake    chan struct{}   // for the background goroutine, capacity 1
-	workers sync.WaitGroup
-	syncs   syncStats
-	scrub   scrubState
+	stop     context.CancelFunc
+	ctx      context.Context      // ends at Close
+	wake     chan struct{}        // for the background goroutine, capacity 1
+	syncNow  chan struct{}        // for syncBehind, capacity 1
+	populate chan populateRequest // for populatePages, capacity 1
+	workers  sync.WaitGroup
+	syncs    syncStats
+	scrub    scrubState
 }
 
 // diskState is the manifest as it was last written.
@@ -82,7 +84,7 @@ func Open(dir string, options *Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: dir, opts: opts, fs: opts.FS, logger: opts.Logger, wake: make(chan struct{}, 1)}
+	s := &Store{path: dir, opts: opts, fs: opts.FS, logger: opts.Logger, wake: make(chan struct{}, 1), syncNow: make(chan struct{}, 1), populate: make(chan populateRequest, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -131,25 +133,34 @@ func (s *Store) start() {
 	if !s.opts.Merge.Disabled {
 		s.workers.Go(s.maintain)
 	}
-	if s.opts.Durability == Interval {
-		s.workers.Go(s.syncEvery)
+	if s.opts.Durability != Always {
+		s.workers.Go(s.syncBehind)
+	}
+	if s.mapsWrites() {
+		s.workers.Go(s.populatePages)
 	}
 	if !s.opts.Scrub.Disabled {
 		s.workers.Go(s.scrubEvery)
 	}
 }
 
-func (s *Store) syncEvery() {
-	ticker := time.NewTicker(s.opts.SyncInterval)
-	defer ticker.Stop()
+// syncBehind syncs for writers that do not wait for it: at the interval, and when much was written.
+func (s *Store) syncBehind() {
+	var interval <-chan time.Time
+	if s.opts.Durability == Interval {
+		ticker := time.NewTicker(s.opts.SyncInterval)
+		defer ticker.Stop()
+		interval = ticker.C
+	}
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
-		case <-ticker.C:
-			if err := s.Sync(); err != nil && !errors.Is(err, ErrClosed) {
-				s.logger.Error("background sync failed", "dir", s.path, "error", err)
-			}
+		case <-interval:
+		case <-s.syncNow:
+		}
+		if err := s.Sync(); err != nil && !errors.Is(err, ErrClosed) {
+			s.logger.Error("background sync failed", "dir", s.path, "error", err)
 		}
 	}
 }
@@ -186,6 +197,7 @@ func (s *Store) Close() error {
 	s.appender.mu.Lock()
 	defer s.appender.mu.Unlock()
 	err := s.finishActive()
+	s.dropPopulate()
 	s.releaseAll()
 	return errors.Join(err, s.lock.Close())
 }

@@ -34,3 +34,10 @@ func Protect(mem []byte) error {
 
 // AdviseRandom says that reads come in no order, so that reading ahead would be wasted.
 func AdviseRandom(mem []byte) error { return unix.Madvise(mem, unix.MADV_RANDOM) }
+
+// PageBytes is the size of a page of memory, and its alignment.
+const PageBytes = 4 << 10
+
+// Populate has the pages of a writable mapping ready for writing, so that their first touch costs nothing. mem begins and
+// ends with a page.
+func Populate(mem []byte) error { return unix.Madvise(mem, unix.MADV_POPULATE_WRITE) }

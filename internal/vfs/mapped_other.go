@@ -12,3 +12,9 @@ func Protect([]byte) error { return errors.ErrUnsupported }
 
 // AdviseRandom has nothing to advise on: no File is a Mapper here.
 func AdviseRandom([]byte) error { return errors.ErrUnsupported }
+
+// PageBytes is a size that all systems' pages have as a divisor.
+const PageBytes = 4 << 10
+
+// Populate has nothing to populate: no File is a Mapper here.
+func Populate([]byte) error { return errors.ErrUnsupported }
