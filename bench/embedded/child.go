@@ -108,10 +108,15 @@ func load(e engine, dir string, keys int) (figures, error) {
 
 func rate(n int, since time.Time) float64 { return float64(n) / time.Since(since).Seconds() }
 
-// resident is the memory of this process that is in use, in bytes.
-func resident() int64 {
+// resident is the memory of this process that is in use, mapped files included, in bytes.
+func resident() int64 { return memory("VmRSS") }
+
+// anonymous is resident without the pages of mapped files, which the system takes back as it likes.
+func anonymous() int64 { return memory("RssAnon") }
+
+func memory(field string) int64 {
 	debug.FreeOSMemory()
-	text, _ := machine.Field("/proc/self/status", "VmRSS")
+	text, _ := machine.Field("/proc/self/status", field)
 	kib, _ := strconv.ParseInt(strings.TrimSuffix(text, " kB"), 10, 64)
 	return kib << 10
 }

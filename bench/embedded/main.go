@@ -187,7 +187,8 @@ func scaled(ctx context.Context, work string, keys int) (scaleFigures, error) {
 		return scaleFigures{}, fmt.Errorf("scale, %d keys, reopened: %w", keys, err)
 	}
 	f := *second.Scale
-	f.LongestPutMs, f.P9999PutMs = first.Scale.LongestPutMs, first.Scale.P9999PutMs
+	grown := first.Scale
+	f.LongestPutMs, f.P9999PutMs, f.SlowPuts, f.Rotations = grown.LongestPutMs, grown.P9999PutMs, grown.SlowPuts, grown.Rotations
 	return f, os.RemoveAll(dir)
 }
 
