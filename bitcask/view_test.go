@@ -17,7 +17,7 @@ import (
 func noWrites(t *testing.T, fs vfs.FS) vfs.FS {
 	return vfs.NewFaulty(fs, func(op vfs.Op) *vfs.Fault {
 		switch op.Kind {
-		case vfs.OpOpen, vfs.OpRead, vfs.OpSize, vfs.OpClose, vfs.OpList, vfs.OpSync:
+		case vfs.OpOpen, vfs.OpRead, vfs.OpSize, vfs.OpClose, vfs.OpList, vfs.OpSync, vfs.OpMap:
 			return nil
 		}
 		t.Errorf("a reader does %s of %s", op.Kind, op.Name)

@@ -1,6 +1,7 @@
 package vfs
 
 import (
+	"errors"
 	"io"
 	"strconv"
 	"sync/atomic"
@@ -27,11 +28,12 @@ const (
 	OpClose // of a file or of a lock
 	OpLock
 	OpSize
+	OpMap // fails without effect, whatever the Fault says; touching a map is no operation
 )
 
 var opNames = [...]string{
 	"none", "create", "open", "read", "write", "sync", "truncate", "preallocate", "rename",
-	"link", "remove", "syncdir", "list", "mkdir", "close", "lock", "size",
+	"link", "remove", "syncdir", "list", "mkdir", "close", "lock", "size", "map",
 }
 
 func (k OpKind) String() string {
@@ -289,3 +291,15 @@ func (f *faultyFile) Size() (size int64, err error) {
 
 // Close closes the file whatever the hook says, as close(2) does.
 func (f *faultyFile) Close() error { return f.fs.close(f.name, f.inner) }
+
+// Map implements Mapper if the file does. What is read or written through the map is not seen here.
+func (f *faultyFile) Map(sizeBytes int, writable bool) ([]byte, error) {
+	if fault := f.fs.fault(Op{Kind: OpMap, Name: f.name, Len: sizeBytes}); fault != nil {
+		return nil, fault.err()
+	}
+	mapper, ok := f.inner.(Mapper)
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	return mapper.Map(sizeBytes, writable)
+}

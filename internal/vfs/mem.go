@@ -23,6 +23,7 @@ type Mem struct {
 	// pending are the directory operations that no SyncDir has made durable yet, in order.
 	pending []dirOp
 	limit   int64 // bytes that the disk has, 0 for no end: see SetLimit
+	mapping bool  // see SetMapping
 }
 
 // inode is a file or a directory. It outlives its names while a handle is open.
@@ -30,7 +31,8 @@ type inode struct {
 	isDir bool
 	// entries is what a running process sees, durable what a power loss leaves at least.
 	entries, durable map[string]*inode
-	data             content // of a file
+	data             content // of a file, but for what was written through maps since it was last absorbed
+	shared           *shared // nil while nobody maps the file
 }
 
 // dirOp is one directory operation: all its changes happen or none does. A rename has two, the

@@ -105,7 +105,7 @@ func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 			return c
 		}
 		if !n.isDir {
-			c := &inode{data: n.data.crash(rng)}
+			c := &inode{data: n.data.crash(rng, n.shared)}
 			clones[n] = c
 			return c
 		}
@@ -121,7 +121,7 @@ func (m *Mem) CrashClone(rng *rand.Rand) *Mem {
 		c.durable = maps.Clone(c.entries)
 		return c
 	}
-	return &Mem{root: clone(m.root), locks: make(map[*inode]bool)}
+	return &Mem{root: clone(m.root), locks: make(map[*inode]bool), mapping: m.mapping}
 }
 
 // KillClone returns what a process finds that starts after kill -9: everything written is there,
@@ -137,6 +137,7 @@ func (m *Mem) KillClone() *Mem {
 		}
 		if !n.isDir {
 			clones[n] = &inode{data: n.data.clone()}
+			clones[n].data.absorb(n.shared)
 			return clones[n]
 		}
 		c := newDir()
@@ -149,7 +150,7 @@ func (m *Mem) KillClone() *Mem {
 		}
 		return c
 	}
-	k := &Mem{root: clone(m.root), locks: make(map[*inode]bool)}
+	k := &Mem{root: clone(m.root), locks: make(map[*inode]bool), mapping: m.mapping}
 	for _, op := range m.pending {
 		var changes dirOp
 		for _, c := range op {

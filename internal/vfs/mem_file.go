@@ -16,6 +16,7 @@ type memFile struct {
 	node     *inode
 	name     string
 	writable bool
+	maps     bool // it made a map; guarded by Mem.mu
 	closed   atomic.Bool
 }
 
@@ -41,7 +42,7 @@ func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
 	if err := f.check("read", false, off); err != nil {
 		return 0, err
 	}
-	n := f.node.data.read(p, off)
+	n := f.node.read(p, off)
 	if n < len(p) {
 		return n, io.EOF
 	}
@@ -55,7 +56,7 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	fits := f.m.fitsLocked(f.node, off, len(p))
-	f.node.data.write(p[:fits], off)
+	f.node.write(p[:fits], off)
 	if fits < len(p) {
 		return fits, pathError("write", f.name, syscall.ENOSPC)
 	}
@@ -68,6 +69,7 @@ func (f *memFile) Sync() error {
 	if err := f.check("sync", false, 0); err != nil {
 		return err
 	}
+	f.node.data.absorb(f.node.shared)
 	f.node.data.sync()
 	return nil
 }
@@ -79,6 +81,7 @@ func (f *memFile) Truncate(size int64) error {
 		return err
 	}
 	f.node.data.truncate(size)
+	f.node.resizeMaps()
 	return nil
 }
 
@@ -93,6 +96,7 @@ func (f *memFile) Preallocate(size int64) error {
 			return pathError("allocate", f.name, syscall.ENOSPC)
 		}
 		f.node.data.truncate(size)
+		f.node.resizeMaps()
 	}
 	return nil
 }
@@ -110,7 +114,30 @@ func (f *memFile) Close() error {
 	if f.closed.Swap(true) {
 		return pathError("close", f.name, fs.ErrClosed)
 	}
+	f.m.mu.Lock()
+	defer f.m.mu.Unlock()
+	if f.maps {
+		f.maps = false
+		return f.node.unmap()
+	}
 	return nil
+}
+
+// read is ReadAt of the file as it is now, maps included.
+func (n *inode) read(p []byte, off int64) int {
+	if n.shared != nil {
+		return copy(p, n.shared.bytes()[min(off, n.data.size):n.data.size])
+	}
+	return n.data.read(p, off)
+}
+
+// write is WriteAt, and shows p in the maps.
+func (n *inode) write(p []byte, off int64) {
+	n.data.write(p, off)
+	if n.shared != nil {
+		n.resizeMaps()
+		copy(n.shared.bytes()[off:], p)
+	}
 }
 
 const (
@@ -241,19 +268,20 @@ func (c *content) clone() content {
 }
 
 // crash returns the contents after a power loss: see Mem.CrashClone.
-func (c *content) crash(rng *rand.Rand) content {
+func (c *content) crash(rng *rand.Rand, mapped *shared) content {
 	size := c.size
 	if rng.IntN(2) == 0 {
 		size = c.synced
 	}
 	n := c.clone()
-	for _, s := range slices.Sorted(maps.Keys(c.old)) {
+	n.absorb(mapped)
+	for _, s := range slices.Sorted(maps.Keys(n.old)) {
 		at := s * sectorBytes
 		// A cut is one change of the size: beyond it, the old size brings back the old content.
 		if at < c.size && rng.IntN(2) == 0 {
 			continue
 		}
-		old := c.old[s]
+		old := n.old[s]
 		if old == nil {
 			old = new(sector)
 		}
