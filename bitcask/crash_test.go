@@ -30,7 +30,9 @@ type history struct {
 	inflight []change // one operation: all of it or nothing
 	// unsynced are the states before acked that a crash may fall back to, in a store
 	// that does not sync every write.
-	unsynced []map[string]string
+	unsynced   []map[string]string
+	durability Durability
+	doing      string // what the store was about when power went
 }
 
 type change struct {
@@ -56,7 +58,7 @@ func (h *history) after() map[string]string {
 }
 
 func (h *history) clone() history {
-	return history{maps.Clone(h.acked), h.inflight, slices.Clone(h.unsynced)}
+	return history{maps.Clone(h.acked), h.inflight, slices.Clone(h.unsynced), h.durability, h.doing}
 }
 
 // allows tells whether a crash may leave these contents.
@@ -86,7 +88,7 @@ func (h *history) do(s *Store, changes ...change) error {
 	if err := s.Write(&b); err != nil {
 		return err
 	}
-	if s.opts.Durability != Always {
+	if h.durability = s.opts.Durability; h.durability != Always {
 		h.unsynced = append(h.unsynced, h.acked)
 	}
 	h.acked, h.inflight = h.after(), nil
@@ -120,13 +122,15 @@ func contents(t *testing.T, s *Store) map[string]string {
 // all. Then it goes on working: merge, write, close, open.
 func verifyCrash(t *testing.T, fs *vfs.Mem, h history) {
 	t.Helper()
-	s, err := Open("db", tinyOptions(fs))
+	o := tinyOptions(fs)
+	o.Durability, o.SyncInterval = h.durability, 1<<62
+	s, err := Open("db", o)
 	if err != nil {
 		t.Fatalf("open after the crash: %v", err)
 	}
 	got := contents(t, s)
 	if !h.allows(got) {
-		t.Fatalf("after the crash the store holds\n%v\nacknowledged is\n%v\nin flight was\n%v", got, h.acked, h.inflight)
+		t.Fatalf("after the crash in %s the store holds\n%v\nacknowledged is\n%v\nin flight was\n%v", h.doing, got, h.acked, h.inflight)
 	}
 	if err := s.Merge(context.Background()); err != nil {
 		t.Fatalf("merge after the crash: %v", err)
@@ -137,7 +141,7 @@ func verifyCrash(t *testing.T, fs *vfs.Mem, h history) {
 	if err := s.Close(); err != nil {
 		t.Fatalf("close after the crash: %v", err)
 	}
-	if s, err = Open("db", tinyOptions(fs)); err != nil {
+	if s, err = Open("db", o); err != nil {
 		t.Fatalf("open again: %v", err)
 	}
 	got["after"] = "crash"
@@ -168,15 +172,21 @@ func randomChange(rng *rand.Rand, n int) []change {
 }
 
 // crashRun drives a store over a crashable disk and calls crashed before every
-// chosen file operation with a clone of the disk and the history up to there.
-func crashRun(t *testing.T, rng *rand.Rand, options func(vfs.FS) *Options, steps int, choose func(vfs.Op) bool, crashed func(*vfs.Mem, history)) {
+// chosen file operation with a clone of the disk and the history up to there. A write through a map is no file
+// operation: with mapped files power is lost between the steps too.
+func crashRun(t *testing.T, rng *rand.Rand, mapped bool, options func(vfs.FS) *Options, steps int, choose func(vfs.Op) bool, crashed func(*vfs.Mem, history)) {
 	t.Helper()
 	disk := vfs.NewMem()
-	h := &history{acked: map[string]string{}}
+	disk.SetMapping(mapped)
+	h := &history{acked: map[string]string{}, doing: "opening"}
 	watching := true
 	fs := vfs.NewFaulty(disk, func(op vfs.Op) *vfs.Fault {
 		if watching && choose(op) {
-			crashed(disk.CrashClone(rng), h.clone())
+			at := h.clone()
+			if at.doing == "a write" && op.Kind != vfs.OpWrite && op.Kind != vfs.OpSync && op.Kind != vfs.OpPreallocate {
+				at.doing = "a rotation"
+			}
+			crashed(disk.CrashClone(rng), at)
 		}
 		return nil
 	})
@@ -188,27 +198,37 @@ func crashRun(t *testing.T, rng *rand.Rand, options func(vfs.FS) *Options, steps
 	for n := range steps {
 		switch r := rng.IntN(100); {
 		case r < 3:
+			h.doing = "a merge of all"
 			err = s.Merge(context.Background())
 		case r < 5:
+			h.doing = "a merge of some"
 			err = mergeSome(s, rng)
 		case r < 8:
+			h.doing = "a checkpoint"
 			err = saveCheckpoint(s, n)
 		case r < 10:
+			h.doing = "an adoption"
 			err = adoptCopy(s, n)
 		case r < 12:
+			h.doing = "a sync"
 			if err = s.Sync(); err == nil {
 				h.unsynced = nil
 			}
 		case r < 14:
+			h.doing = "a reopening"
 			if err = s.Close(); err == nil {
 				h.unsynced = nil
 				s, err = Open("db", opts)
 			}
 		default:
+			h.doing = "a write"
 			err = h.do(s, randomChange(rng, n)...)
 		}
 		if err != nil {
-			t.Fatalf("step %d: %v", n, err)
+			t.Fatalf("step %d, %s: %v", n, h.doing, err)
+		}
+		if mapped && rng.IntN(4) == 0 {
+			crashed(disk.CrashClone(rng), h.clone())
 		}
 	}
 	if got := contents(t, s); !maps.Equal(got, h.acked) {
@@ -290,7 +310,7 @@ func seed(t testing.TB) int64 {
 func TestCrashAtEveryFileOperation(t *testing.T) {
 	rng := rand.New(rand.NewPCG(uint64(seed(t)), 0))
 	clones := 0
-	crashRun(t, rng, tinyOptions, 70, func(op vfs.Op) bool { return op.Kind != vfs.OpRead && op.Kind != vfs.OpSize }, func(fs *vfs.Mem, h history) {
+	crashRun(t, rng, false, tinyOptions, 70, func(op vfs.Op) bool { return op.Kind != vfs.OpRead && op.Kind != vfs.OpSize }, func(fs *vfs.Mem, h history) {
 		clones++
 		verifyCrash(t, fs, h)
 	})

@@ -16,8 +16,8 @@ func soaking() bool { return os.Getenv("RAFTCASK_CRASH_CLONES") != "" }
 // TestCrashSoak runs RAFTCASK_CRASH_CLONES random crashes (make crash), a few by default:
 // power is lost before random file operations of appends, rotations, merges of all
 // and of some segments, checkpoints, adoptions, syncs, truncations and
-// reopenings, in an embedded store of each durability and in a replicated one, with
-// segments of 400 bytes to 16 KiB. Every sector and every name that was not
+// reopenings, in an embedded store of each durability, through file operations alone and through memory maps too, and in
+// a replicated one, with segments of 400 bytes to 16 KiB. Every sector and every name that was not
 // synced survives by lot. One crash in four is followed by another one, while the
 // store recovers from the first.
 func TestCrashSoak(t *testing.T) {
@@ -30,7 +30,8 @@ func TestCrashSoak(t *testing.T) {
 		want = n
 	}
 	rng := rand.New(rand.NewPCG(uint64(seed(t)), 0))
-	embedded, again, replicated := 0, 0, 0
+	embedded, again, replicated, throughMaps := 0, 0, 0, 0
+	during := map[string]int{}
 	for runs := 0; embedded+again+replicated < want; runs++ {
 		segmentBytes := []int64{400, 1024, 2048, 16 << 10}[rng.IntN(4)]
 		choose := func(op vfs.Op) bool { return op.Kind != vfs.OpRead && rng.IntN(10) == 0 }
@@ -49,8 +50,13 @@ func TestCrashSoak(t *testing.T) {
 			o.SegmentBytes, o.Durability, o.SyncInterval = segmentBytes, mode, 1<<62
 			return o
 		}
-		crashRun(t, rng, options, 120, choose, func(fs *vfs.Mem, h history) {
+		mapped := rng.IntN(2) == 0
+		crashRun(t, rng, mapped, options, 120, choose, func(fs *vfs.Mem, h history) {
 			embedded++
+			during[h.doing]++
+			if mapped {
+				throughMaps++
+			}
 			if rng.IntN(4) == 0 {
 				again++
 				fs = crashInRecovery(t, rng, fs, h)
@@ -58,8 +64,14 @@ func TestCrashSoak(t *testing.T) {
 			verifyCrash(t, fs, h)
 		})
 	}
-	t.Logf("%d crashes: %d of an embedded store, %d more while it recovered, %d of a replicated one; no acknowledged write lost, none resurrected, no wrong value",
-		embedded+again+replicated, embedded, again, replicated)
+	t.Logf("%d crashes: %d of an embedded store (%d of them with mapped files), %d more while it recovered, %d of a replicated one; no acknowledged write lost, none resurrected, no wrong value",
+		embedded+again+replicated, embedded, throughMaps, again, replicated)
+	t.Logf("the embedded store was at: %v", during)
+	for _, what := range []string{"opening", "a write", "a rotation", "a merge of all", "a merge of some", "a checkpoint", "an adoption", "a sync", "a reopening"} {
+		if want >= 10_000 && during[what] == 0 {
+			t.Errorf("no crash came in %s", what)
+		}
+	}
 }
 
 // crashInRecovery loses power before a random operation of the Open that follows a
@@ -69,7 +81,7 @@ func crashInRecovery(t *testing.T, rng *rand.Rand, fs *vfs.Mem, h history) *vfs.
 	var second *vfs.Mem
 	ops := 0
 	opening := true
-	s, err := Open("db", tinyOptions(vfs.NewFaulty(fs, func(op vfs.Op) *vfs.Fault {
+	o := tinyOptions(vfs.NewFaulty(fs, func(op vfs.Op) *vfs.Fault {
 		if op.Kind == vfs.OpRead {
 			return nil // hints are read by several goroutines; a read changes nothing
 		}
@@ -77,7 +89,9 @@ func crashInRecovery(t *testing.T, rng *rand.Rand, fs *vfs.Mem, h history) *vfs.
 			second = fs.CrashClone(rng)
 		}
 		return nil
-	})))
+	}))
+	o.Durability, o.SyncInterval = h.durability, 1<<62
+	s, err := Open("db", o)
 	if err != nil {
 		t.Fatalf("open after the crash: %v", err)
 	}
