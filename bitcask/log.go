@@ -297,10 +297,10 @@ func (s *Store) addPlaceLocked(seg *segment, index uint64, at place) {
 func (s *Store) rotate() error {
 	a := &s.appender
 	old := a.active
-	if err := old.file.Truncate(old.size.Load()); err != nil {
+	a.allocated = old.size.Load() // first: a cut can happen and report an error, and a map writes nothing behind the end
+	if err := old.file.Truncate(a.allocated); err != nil {
 		return s.failWrite(fmt.Errorf("seal segment %d: %w", old.id, err))
 	}
-	a.allocated = old.size.Load()
 	a.synced.Store(min(a.synced.Load(), segmentHeaderBytes)) // the cut needs a sync too
 	if err := s.syncActiveLocked(); err != nil {
 		return err
