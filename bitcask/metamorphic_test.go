@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync/atomic"
@@ -99,20 +100,23 @@ type metaStore struct {
 	upset int // … so many close, lose power or adopt
 }
 
-func newMetaStore(t *testing.T, rng *rand.Rand, now *atomic.Int64) *metaStore {
+// newMetaStore is one of a row of stores that differ in what they are made of: every nine of them have each durability
+// with each of no, few and many merges; sizes go from the smallest segment to 1 MiB; files are mapped in every second.
+func newMetaStore(t *testing.T, rng *rand.Rand, n, of int, now *atomic.Int64) *metaStore {
 	m := &metaStore{rng: rand.New(rand.NewPCG(rng.Uint64(), 0)), disk: vfs.NewMem()}
+	m.disk.SetMapping(n%2 == 0)
+	size := minSegmentBytes * math.Pow((1<<20)/float64(minSegmentBytes), float64(n)/float64(of-1))
 	m.opts = Options{
 		Logger: quiet, Now: func() time.Time { return time.UnixMilli(now.Load()) }, SyncInterval: time.Millisecond,
-		SegmentBytes: int64(400 << rng.IntN(12)), Durability: Durability(rng.IntN(3)), HashSeed: rng.Uint64(),
+		SegmentBytes: int64(math.Round(size)), Durability: Durability(n % 3), HashSeed: rng.Uint64(),
 		Merge: MergePolicy{
 			Disabled: rng.IntN(2) == 0, BytesPerSecond: 1 << 40, ReserveBytes: []int64{-1, 0, 1000}[rng.IntN(3)],
 			FragmentationTrigger: 1 + rng.IntN(100), FragmentationThreshold: 1,
 		},
 	}
-	m.opts.SegmentBytes = min(m.opts.SegmentBytes, 1<<20)
-	m.eager, m.upset = []int{0, 3, 50}[rng.IntN(3)], []int{0, 5, 25}[rng.IntN(3)]
-	m.name = fmt.Sprintf("segments of %d bytes, %s, background merges %v, %d‰ merges, %d‰ reopenings",
-		m.opts.SegmentBytes, m.opts.Durability, !m.opts.Merge.Disabled, m.eager, m.upset)
+	m.eager, m.upset = []int{0, 3, 50}[n/3%3], []int{0, 5, 25}[rng.IntN(3)]
+	m.name = fmt.Sprintf("segments of %d bytes, %s, mapped %v, background merges %v, %d‰ merges, %d‰ reopenings",
+		m.opts.SegmentBytes, m.opts.Durability, n%2 == 0, !m.opts.Merge.Disabled, m.eager, m.upset)
 	m.open(t)
 	return m
 }
@@ -206,20 +210,20 @@ func (m *metaStore) result(t *testing.T, op metaOp) string {
 
 // TestMetamorphic puts one random history through stores with random options and random moments of
 // merging, saving, adopting, reopening, killing and power loss. Every result is that
-// of a map, so every store gives the same ones. RAFTCASK_CRASH_CLONES makes it ten times longer.
+// of a map, so every store gives the same ones. RAFTCASK_CRASH_CLONES makes it more and longer.
 func TestMetamorphic(t *testing.T) {
 	rng := rand.New(rand.NewPCG(uint64(seed(t)), 0))
-	histories, stores, steps := 2, 10, 400
+	histories, stores, steps := 4, 12, 400
 	if soaking() {
-		histories *= 10
+		histories, steps = 20, 2000
 	}
 	for range histories {
 		var now atomic.Int64 // ms since 1970, for the background too
 		now.Store(1_700_000_000_000)
 		model := &metaModel{values: map[string]string{}, expires: map[string]time.Time{}, now: time.UnixMilli(now.Load())}
 		var all []*metaStore
-		for range stores {
-			all = append(all, newMetaStore(t, rng, &now))
+		for n := range stores {
+			all = append(all, newMetaStore(t, rng, n, stores, &now))
 		}
 		runHistory(t, metaHistory(rng, steps), model, all, &now)
 	}
