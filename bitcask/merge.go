@@ -34,7 +34,7 @@ func (s *Store) maintain() {
 		if err := s.maintainOnce(); err != nil && s.ctx.Err() == nil {
 			s.logger.Error("background maintenance failed", "dir", s.path, "error", err)
 		}
-		retry.Reset(time.Minute) // expiry and pins change without a nudge
+		retry.Reset(time.Minute) // expiry, pins and the time of day change without a nudge
 	}
 }
 
@@ -48,7 +48,10 @@ func (s *Store) maintainOnce() error {
 		return err
 	}
 	for s.ctx.Err() == nil && s.poison.Load() == nil {
-		inputs := s.pickMerge()
+		var inputs []*segment
+		if s.opts.Merge.Window.contains(s.opts.Now()) {
+			inputs = s.pickMerge()
+		}
 		if len(inputs) == 0 {
 			return s.keepReserve()
 		}

@@ -97,10 +97,40 @@ type MergePolicy struct {
 	// BytesPerSecond limits how fast a background merge reads; default 64 MiB/s.
 	// More reclaims sooner and disturbs the foreground more.
 	BytesPerSecond int64
+	// Window is the time of day in which background merges may begin; default always. What began in it
+	// runs to its end, and a full disk is merged at any time. A narrow window needs room for the dead bytes of a day.
+	Window MergeWindow
 	// ReserveBytes of disk are kept aside, so that a merge can run on a full one; default
 	// SegmentBytes, negative for none. It is never more than the sealed segments
 	// hold. With less than a segment's live records, that segment must wait for room.
 	ReserveBytes int64
+}
+
+// MergeWindow is a part of the day, local time, as time since midnight: from From on, before To. To may be earlier, on the next
+// day then. The zero value is the whole day.
+type MergeWindow struct {
+	From, To time.Duration
+}
+
+// contains tells whether now, local time, is in the window.
+func (w MergeWindow) contains(now time.Time) bool {
+	hour, minute, second := now.Local().Clock()
+	t := time.Duration(hour)*time.Hour + time.Duration(minute)*time.Minute + time.Duration(second)*time.Second
+	switch {
+	case w == MergeWindow{}:
+		return true
+	case w.From < w.To:
+		return w.From <= t && t < w.To
+	}
+	return w.From <= t || t < w.To
+}
+
+func (w MergeWindow) validate() error {
+	const day = 24 * time.Hour
+	if w.From < 0 || w.From >= day || w.To < 0 || w.To > day || (w.From == w.To && w.From != 0) {
+		return fmt.Errorf("bitcask: option Merge.Window: from %s to %s is no part of a day", w.From, w.To)
+	}
+	return nil
 }
 
 const (
@@ -163,7 +193,7 @@ func (o *Options) validate() error {
 		// Raft counts an entry as stored as soon as Append returns.
 		return fmt.Errorf("bitcask: option Durability: a replicated store needs %s, not %s", Always, o.Durability)
 	}
-	return nil
+	return o.Merge.Window.validate()
 }
 
 func setDefault[T comparable](field *T, value T) {
