@@ -53,25 +53,36 @@ type pendingRecord struct {
 // seg. An entry whose batch names another term is void: it holds no live record,
 // here and wherever frames are read again (primary order, DESIGN §2).
 func parseEntry(seg *segment, at int64, e *Entry) (*pendingEntry, error) {
-	p := &pendingEntry{index: e.Index, term: e.Term, segment: seg, start: at}
+	p := new(pendingEntry)
+	if err := p.parseEntry(seg, at, e); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// parseEntry reuses the memory of p's records.
+func (p *pendingEntry) parseEntry(seg *segment, at int64, e *Entry) error {
+	*p = pendingEntry{index: e.Index, term: e.Term, segment: seg, start: at, records: p.records[:0]}
 	if e.Kind != KindData {
-		return p, nil
+		return nil
 	}
 	term, ok := BatchTerm(e.Data)
 	if !ok {
-		return nil, fmt.Errorf("its data is no batch of format %d", batchFormat)
+		return fmt.Errorf("its data is no batch of format %d", batchFormat)
 	}
 	p.count = batchCount(e.Data)
 	if int(p.count) > len(e.Data)/recordHeaderBytes {
-		return nil, fmt.Errorf("a batch of %d bytes cannot hold %d records", len(e.Data), p.count)
+		return fmt.Errorf("a batch of %d bytes cannot hold %d records", len(e.Data), p.count)
 	}
 	void := term != 0 && term != e.Term
 	if !void {
-		p.records = make([]pendingRecord, 0, p.count)
+		if cap(p.records) < int(p.count) {
+			p.records = make([]pendingRecord, 0, p.count)
+		}
 		p.time = batchTime(e.Data)
 	}
 	base := at + frameHeaderBytes
-	err := eachRecord(e.Data, func(off int, r record) {
+	return eachRecord(e.Data, func(off int, r record) {
 		if void {
 			return
 		}
@@ -80,26 +91,32 @@ func parseEntry(seg *segment, at int64, e *Entry) (*pendingEntry, error) {
 			expireAt: r.expireAt, version: e.Index,
 		})
 	})
-	return p, err
 }
 
 // parseFrame is parseEntry for a frame that was read back, of either kind of segment.
 func parseFrame(seg *segment, f *frame) (*pendingEntry, error) {
+	p := new(pendingEntry)
+	if err := p.parseFrame(seg, f); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// parseFrame reuses the memory of p's records.
+func (p *pendingEntry) parseFrame(seg *segment, f *frame) error {
 	if (f.kind == kindMerged) != (seg.kind == mergedSegment) {
-		return nil, fmt.Errorf("a frame of kind %d does not belong into a segment of kind %d", f.kind, seg.kind)
+		return fmt.Errorf("a frame of kind %d does not belong into a segment of kind %d", f.kind, seg.kind)
 	}
 	if f.kind != kindMerged {
-		p, err := parseEntry(seg, f.offset, &Entry{Index: f.index, Term: f.term, Kind: f.kind, Data: f.data, Ext: f.ext})
-		if err == nil {
-			p.end = f.end()
-		}
-		return p, err
+		err := p.parseEntry(seg, f.offset, &Entry{Index: f.index, Term: f.term, Kind: f.kind, Data: f.data, Ext: f.ext})
+		p.end = f.end()
+		return err
 	}
-	p := &pendingEntry{index: f.index, segment: seg, start: f.offset, end: f.end(), count: f.count}
+	*p = pendingEntry{index: f.index, segment: seg, start: f.offset, end: f.end(), count: f.count, records: p.records[:0]}
 	for off := 0; off < len(f.data); {
 		r, err := parseRecord(f.data[off:])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		p.records = append(p.records, pendingRecord{
 			flags: r.flags &^ flagVersion, key: r.key, offset: uint32(f.offset+frameHeaderBytes) + uint32(off), size: uint32(r.size),
@@ -108,9 +125,9 @@ func parseFrame(seg *segment, f *frame) (*pendingEntry, error) {
 		off += r.size
 	}
 	if len(p.records) != int(f.count) {
-		return nil, fmt.Errorf("the frame has %d records, should have %d", len(p.records), f.count)
+		return fmt.Errorf("the frame has %d records, should have %d", len(p.records), f.count)
 	}
-	return p, nil
+	return nil
 }
 
 // push queues entries that were written. The caller holds the log's lock, which

@@ -158,6 +158,7 @@ type frameReader struct {
 	seed   uint32
 	offset int64 // of the next frame
 	limit  int64 // frames end at or before it
+	ahead  int64 // bytes to read at once
 	crc    uint32
 	buf    []byte
 	bufAt  int64 // offset of buf[0]
@@ -166,7 +167,7 @@ type frameReader struct {
 // newFrameReader starts after the segment's header. limit is the end of the
 // bytes that may hold frames.
 func newFrameReader(src io.ReaderAt, name string, seed uint32, limit int64) *frameReader {
-	return &frameReader{src: src, name: name, seed: seed, offset: segmentHeaderBytes, limit: limit, crc: seed}
+	return &frameReader{src: src, name: name, seed: seed, offset: segmentHeaderBytes, limit: limit, ahead: mib, crc: seed}
 }
 
 // next returns the next frame, io.EOF at the limit, a *CorruptError when the
@@ -209,7 +210,7 @@ func (r *frameReader) peek(n int64) ([]byte, error) {
 		at := r.offset - r.bufAt
 		return r.buf[at : at+n], nil
 	}
-	want := min(max(n, mib), r.limit-r.offset)
+	want := min(max(n, r.ahead), r.limit-r.offset)
 	if int64(cap(r.buf)) < want {
 		r.buf = make([]byte, want)
 	}

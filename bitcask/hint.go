@@ -89,6 +89,8 @@ type hintWriter struct {
 	keys   []byte // the open key block
 	places []byte // the open place block
 	at     int64
+	synced int64
+	spend  func(bytes int64) error // of the segment that the hint is made from; nil: no budget
 }
 
 func newHintWriter(fs vfs.FS, dir string, seg *segment) (*hintWriter, error) {
@@ -146,6 +148,13 @@ func (w *hintWriter) flush(kind uint32, block *[]byte) error {
 	}
 	w.at += int64(hintBlockHeader + len(*block))
 	*block = (*block)[:0]
+	if w.at-w.synced < syncStepBytes {
+		return nil
+	}
+	w.synced = w.at
+	if err := w.file.Sync(); err != nil {
+		return &syncError{fmt.Errorf("sync the hint of segment %d: %w", w.id, err)}
+	}
 	return nil
 }
 
@@ -305,11 +314,15 @@ func eachHintKey(b []byte, onKey func(hintKey)) (n uint64, err error) {
 }
 
 // buildHint writes the hint of a sealed, wholly committed segment by scanning it.
-func (s *Store) buildHint(dir string, seg *segment) error {
+func (s *Store) buildHint(dir string, seg *segment) error { return s.buildHintPaced(dir, seg, nil) }
+
+// buildHintPaced is buildHint that spends what it reads; nil is for no budget.
+func (s *Store) buildHintPaced(dir string, seg *segment, spend func(bytes int64) error) error {
 	w, err := newHintWriter(s.fs, dir, seg)
 	if err != nil {
 		return err
 	}
+	w.spend = spend
 	if err := scanInto(w, seg); err != nil {
 		w.abort()
 		return err
@@ -360,6 +373,11 @@ func (s *Store) remakeHint(dir string, seg *segment) (*hintReader, error) {
 
 func scanInto(w *hintWriter, seg *segment) error {
 	return scanSegment(seg, func(f frame, prev uint32, p *pendingEntry) error {
+		if w.spend != nil {
+			if err := w.spend(f.size()); err != nil {
+				return err
+			}
+		}
 		w.header.time = max(w.header.time, p.time)
 		w.header.lastTerm = f.term
 		if seg.kind == logSegment {
@@ -383,9 +401,10 @@ func scanInto(w *hintWriter, seg *segment) error {
 }
 
 // scanSegment walks the frames of a segment with their records parsed. What fn
-// is given is valid during the call.
+// is given is valid during the call; the next reuses it.
 func scanSegment(seg *segment, fn func(f frame, prev uint32, p *pendingEntry) error) error {
 	r := seg.frames()
+	p := new(pendingEntry)
 	for {
 		prev := r.crc
 		f, err := r.next()
@@ -395,8 +414,7 @@ func scanSegment(seg *segment, fn func(f frame, prev uint32, p *pendingEntry) er
 		if err != nil {
 			return err
 		}
-		p, err := parseFrame(seg, &f)
-		if err != nil {
+		if err := p.parseFrame(seg, &f); err != nil {
 			return &CorruptError{File: seg.name, Offset: f.offset, Reason: err.Error()}
 		}
 		if err := fn(f, prev, p); err != nil {

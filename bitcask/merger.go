@@ -1,0 +1,380 @@
+package bitcask
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/raftcask/raftcask/bitcask/internal/keydir"
+)
+
+// merger copies the live records of some segments into one new segment.
+type merger struct {
+	store  *Store
+	ctx    context.Context
+	inputs []*segment
+	isIn   map[uint32]bool // by id
+	// oldestElse is the lowest version that a segment outside the merge may hold:
+	// tombstones above it must be kept.
+	oldestElse uint64
+	now        int64
+
+	out    *segment
+	hint   *hintWriter
+	crc    uint32
+	frame  []byte // room for a header, then the records of the open frame
+	count  uint32
+	synced int64      // out is synced up to here
+	moved  []movedKey // what out holds
+	keys   keyArena   // of moved
+	// expired leave the keydir with install, not before: a merge that is given up must find them again.
+	expired []expiredKey
+	budget  pace
+}
+
+// movedKey is a record that was copied. It has no pointer, and all of them together one piece of memory: a million
+// small objects would keep the garbage collector busy while the foreground waits for it.
+type movedKey struct {
+	version      uint64
+	offset, size uint32 // in the output
+	key          keyRef
+}
+
+// keyArena keeps copies of keys in large pieces.
+type keyArena [][]byte
+
+// keyRef is a key's place in an arena.
+type keyRef struct {
+	chunk, at uint32
+	length    uint16
+}
+
+const keyChunkBytes = 256 << 10
+
+func (a *keyArena) add(key []byte) keyRef {
+	n := len(*a) - 1
+	if n < 0 || len((*a)[n])+len(key) > cap((*a)[n]) {
+		*a = append(*a, make([]byte, 0, keyChunkBytes))
+		n++
+	}
+	chunk := &(*a)[n]
+	ref := keyRef{uint32(n), uint32(len(*chunk)), uint16(len(key))}
+	*chunk = append(*chunk, key...)
+	return ref
+}
+
+func (a keyArena) get(r keyRef) []byte { return a[r.chunk][r.at:][:r.length] }
+
+type expiredKey struct {
+	key []byte
+	it  keydir.Item
+	seg *segment
+}
+
+const mergeFrameBytes = 256 << 10
+
+// mergeSegments replaces inputs by one segment with their live records. Order:
+// output synced, its hint synced, the directory synced, the log synced (an old
+// record is dead only because of a newer one), the manifest edit, then the keydir;
+// the inputs go when nobody reads them. Nothing is deleted on an error (I7).
+func (s *Store) mergeSegments(ctx context.Context, inputs []*segment) (err error) {
+	s.merging.Lock()
+	defer s.merging.Unlock()
+	m := &merger{store: s, ctx: ctx, inputs: inputs, isIn: map[uint32]bool{}, oldestElse: math.MaxUint64, now: s.mergeTime()}
+	m.budget = pace{bytesPerSecond: s.opts.Merge.BytesPerSecond, began: time.Now()}
+	set, active := s.liveSegments(), s.activeID()
+	for _, seg := range inputs {
+		if set[seg.id] != seg {
+			return nil // adopted away meanwhile
+		}
+		m.isIn[seg.id] = true
+	}
+	s.log.mu.RLock()
+	for _, seg := range set {
+		if !m.isIn[seg.id] && seg.id != active { // all in the active one is newer
+			m.oldestElse = min(m.oldestElse, max(1, seg.first))
+		}
+	}
+	s.log.mu.RUnlock()
+	if err := m.copyLive(); err != nil {
+		m.abort()
+		return s.failWrite(fmt.Errorf("merge: %w", err))
+	}
+	if err := m.install(); err != nil {
+		return fmt.Errorf("merge: %w", err)
+	}
+	s.syncs.merges.Add(1)
+	return nil
+}
+
+func (m *merger) copyLive() error {
+	for _, seg := range m.inputs {
+		err := m.copySegment(seg)
+		if errors.Is(err, ErrCorrupt) {
+			seg.damaged.Store(true) // kept as it is, and not tried again (I7)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if m.out != nil { // otherwise nothing in them was live
+		if err := m.finishOutput(); err != nil {
+			return err
+		}
+	}
+	return m.store.Sync()
+}
+
+func (m *merger) finishOutput() error {
+	if err := m.flushFrame(); err != nil {
+		return err
+	}
+	size := m.out.size.Load()
+	if err := m.syncOutput(); err != nil {
+		return err
+	}
+	hint := m.hint
+	m.hint = nil // finished or given up, but closed
+	if err := hint.finish(size); err != nil {
+		return err
+	}
+	m.out.hinted.Store(true)
+	if err := m.store.fs.SyncDir(m.store.path); err != nil {
+		return &syncError{fmt.Errorf("sync the directory of segment %d: %w", m.out.id, err)}
+	}
+	m.store.syncs.mergedBytes.Add(size)
+	return nil
+}
+
+func (m *merger) copySegment(seg *segment) error {
+	r := seg.frames()
+	r.ahead = mergeReadBytes
+	p := new(pendingEntry)
+	for {
+		if err := m.ctx.Err(); err != nil {
+			return err
+		}
+		f, err := r.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := p.parseFrame(seg, &f); err != nil {
+			return &CorruptError{File: seg.name, Offset: f.offset, Reason: err.Error()}
+		}
+		for i := range p.records {
+			if err := m.copyRecord(seg, &f, &p.records[i]); err != nil {
+				return err
+			}
+		}
+		if err := m.budget.spend(m.ctx, f.size()); err != nil {
+			return err
+		}
+	}
+}
+
+// copyRecord keeps a record that the keydir points at, and a tombstone that may
+// still shadow something. An expired record acts as a tombstone.
+func (m *merger) copyRecord(seg *segment, f *frame, r *pendingRecord) error {
+	if r.flags&flagClear != 0 {
+		return nil // the manifest carries the last clear
+	}
+	keys := m.store.visible.keys
+	it, exists := keys.Get(r.key)
+	tombstone := r.flags&flagDelete != 0
+	if !tombstone {
+		if !exists || it.Segment != seg.id || it.Offset != r.offset {
+			return nil
+		}
+		if !(Item{ExpireAt: r.expireAt}).Expired(m.now) {
+			rec := f.data[int(r.offset)-int(f.offset)-frameHeaderBytes:][:r.size] // its CRC was checked with the frame
+			return m.add(r, rec[int(r.size)-valueLen(r.size, len(r.key), r.expireAt, seg.kind == mergedSegment):], 0)
+		}
+		m.expired = append(m.expired, expiredKey{slices.Clone(r.key), it, seg})
+	}
+	if r.version < m.store.committer.point.Load().cleared || r.version <= m.oldestElse {
+		return nil // nothing is left that it could shadow
+	}
+	if exists && it.Version > r.version {
+		return nil // the newer record shadows what this one would
+	}
+	return m.add(r, nil, flagDelete)
+}
+
+// add puts a record into the output's open frame.
+func (m *merger) add(r *pendingRecord, value []byte, deleted recordFlags) error {
+	if m.out == nil {
+		if err := m.begin(); err != nil {
+			return err
+		}
+	}
+	if m.count > 0 && len(m.frame)-frameHeaderBytes+len(value) > mergeFrameBytes {
+		if err := m.flushFrame(); err != nil {
+			return err
+		}
+	}
+	flags, expireAt := flagVersion|deleted, r.expireAt
+	if deleted != 0 {
+		expireAt = 0
+	}
+	if expireAt != 0 {
+		flags |= flagExpiry
+	}
+	before := len(m.frame)
+	at := m.out.size.Load() + int64(before)
+	m.frame = appendRecord(m.frame, flags, r.key, value, expireAt, r.version)
+	m.count++
+	k := hintKey{flags: deleted, offset: uint32(at), size: uint32(len(m.frame) - before), version: r.version, expireAt: expireAt, key: r.key}
+	if m.out.first == 0 || r.version < m.out.first {
+		m.out.first = r.version
+	}
+	m.out.last = max(m.out.last, r.version)
+	if deleted != 0 {
+		m.out.tombstoneBytes.Add(int64(k.size))
+	} else {
+		m.moved = append(m.moved, movedKey{version: k.version, offset: k.offset, size: k.size, key: m.keys.add(k.key)})
+	}
+	return m.hint.addKey(k)
+}
+
+func (m *merger) begin() error {
+	s := m.store
+	out, err := createSegment(s.fs, s.path, s.newSegmentID(), mergedSegment, s.storeID())
+	if err != nil {
+		return err
+	}
+	out.retired.Store(true) // until the manifest names it
+	m.out, m.crc = out, out.seed
+	m.frame = append(m.frame, make([]byte, frameHeaderBytes)...)
+	var live int64
+	for _, seg := range m.inputs {
+		live += seg.liveRecords.Load()
+	}
+	m.moved = make([]movedKey, 0, live)
+	m.hint, err = newHintWriter(s.fs, s.path, out)
+	return err
+}
+
+func (m *merger) flushFrame() error {
+	if m.count == 0 {
+		return nil
+	}
+	at := m.out.size.Load()
+	h := frameHeader{length: uint32(len(m.frame) - frameHeaderBytes), kind: kindMerged, count: m.count, index: m.out.last, synced: segmentHeaderBytes}
+	m.frame = h.sealFrame(m.frame, m.out.seed, at, m.crc)
+	if _, err := m.out.file.WriteAt(m.frame, at); err != nil {
+		return fmt.Errorf("write segment %d: %w", m.out.id, err)
+	}
+	m.out.size.Store(at + int64(len(m.frame)))
+	m.crc, m.frame, m.count = h.crc, m.frame[:frameHeaderBytes], 0
+	if at-m.synced < syncStepBytes {
+		return nil
+	}
+	m.synced = m.out.size.Load()
+	return m.syncOutput()
+}
+
+func (m *merger) syncOutput() error {
+	if err := m.out.file.Sync(); err != nil {
+		return &syncError{fmt.Errorf("sync segment %d: %w", m.out.id, err)}
+	}
+	return nil
+}
+
+// install makes the output live and the inputs history.
+func (m *merger) install() error {
+	s := m.store
+	err := s.edit(func(ed *manifest) {
+		ed.Segments = slices.DeleteFunc(ed.Segments, func(sm segmentMeta) bool { return m.isIn[sm.ID] })
+		if m.out != nil {
+			ed.Segments = append(ed.Segments, describe(m.out))
+		}
+	})
+	if err != nil {
+		if m.out != nil {
+			m.out.retired.Store(s.poison.Load() == nil) // poisoned: the manifest may name it
+		}
+		m.abort()
+		return err
+	}
+	if m.out != nil {
+		m.out.retired.Store(false)
+		s.setSegments(func(set map[uint32]*segment) { set[m.out.id] = m.out })
+		if m.out.last < s.committer.point.Load().cleared {
+			m.out.tombstoneBytes.Store(0) // a clear overtook the merge
+		}
+		m.swapKeys()
+	}
+	for _, e := range m.expired {
+		if s.visible.keys.DeleteIf(e.key, e.it.Position) {
+			e.seg.addLive(-int64(e.it.Size))
+		}
+	}
+	s.setSegments(func(set map[uint32]*segment) {
+		for id := range m.isIn {
+			delete(set, id)
+		}
+	})
+	s.retire(m.inputs)
+	return nil
+}
+
+// retire drops the live set's references to segments that the manifest no longer
+// counts as live. Saved checkpoints may still name them.
+func (s *Store) retire(segments []*segment) {
+	s.readers.wait() // for those who found a record there before
+	s.disk.mu.Lock()
+	defer s.disk.mu.Unlock()
+	for _, seg := range segments {
+		if s.disk.pinned[seg.id] != seg {
+			seg.retired.Store(true)
+		}
+		seg.release(s.fs, s.path)
+	}
+}
+
+// mergeTime judges expiry in a merge. A replica goes by the time that the log
+// carries: its own clock may run ahead of the leader's, for whom the key lives.
+func (s *Store) mergeTime() int64 {
+	if s.opts.Replicated {
+		return s.committer.point.Load().time
+	}
+	return s.Now()
+}
+
+// swapKeys points the keydir at the copies. A key that was written meanwhile keeps
+// its newer place; its copy is dead from the start.
+func (m *merger) swapKeys() {
+	s := m.store
+	for i := range m.moved {
+		k := &m.moved[i]
+		key := m.keys.get(k.key)
+		it, ok := s.visible.keys.Get(key)
+		if !ok || it.Version != k.version || !m.isIn[it.Segment] {
+			continue
+		}
+		to := it
+		to.Position = keydir.Position{Segment: m.out.id, Offset: k.offset, Size: k.size}
+		if s.visible.keys.Swap(key, it.Position, to) {
+			m.out.addLive(int64(k.size))
+		}
+	}
+}
+
+// abort drops an output that the manifest does not name.
+func (m *merger) abort() {
+	if m.hint != nil {
+		m.hint.abort()
+		m.hint = nil
+	}
+	if m.out != nil {
+		m.out.release(m.store.fs, m.store.path)
+		m.out = nil
+	}
+}
