@@ -151,6 +151,26 @@ func (s *Store) pickMerge() []*segment {
 	return candidates
 }
 
+// mergeSpeed is Merge.BytesPerSecond while there is not much to merge, and up to maxMergeHaste times that when dead bytes
+// come in faster: a limit that lets the disk fill up would be none.
+func (s *Store) mergeSpeed() int64 {
+	active := s.activeID()
+	var live, dead int64
+	for _, seg := range s.liveSegments() {
+		live += seg.liveBytes.Load()
+		if s.mergeable(seg, active) {
+			dead += seg.deadBytes()
+		}
+	}
+	// One segment of garbage is no reason to hurry, however little is alive.
+	debt := float64(dead) / float64(max(live, s.opts.SegmentBytes))
+	haste := min(max(1, 1+(maxMergeHaste-1)*2*(debt-0.25)), maxMergeHaste)
+	return int64(haste * float64(s.opts.Merge.BytesPerSecond))
+}
+
+// maxMergeHaste is reached when three quarters as much is dead as is alive; haste begins at one quarter.
+const maxMergeHaste = 8
+
 // droppableTombstones are those of a segment older than all others: nothing is
 // left that they could shadow.
 func (s *Store) droppableTombstones(seg *segment) int64 {

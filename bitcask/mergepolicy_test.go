@@ -76,8 +76,8 @@ func TestMergesAtStartAreNoStorm(t *testing.T) {
 			return nil
 		})
 		o := tinyOptions(counted)
-		const perSecond = 2000
-		o.Merge = MergePolicy{BytesPerSecond: perSecond}
+		const perSecond = 2000 // in the greatest haste, for nearly all is dead
+		o.Merge = MergePolicy{BytesPerSecond: perSecond / maxMergeHaste}
 		o.Scrub.Disabled = true
 		s := mustOpen(t, fs, o)
 		defer func() { must(t, s.Close()) }()
@@ -94,4 +94,35 @@ func TestMergesAtStartAreNoStorm(t *testing.T) {
 			t.Fatal("nothing was merged")
 		}
 	})
+}
+
+// TestMergesHurryWhenGarbageComesFaster: the limit holds up to a quarter as many dead bytes as live ones, and grows from there.
+func TestMergesHurryWhenGarbageComesFaster(t *testing.T) {
+	fs := vfs.NewMem()
+	o := tinyOptions(fs)
+	const limit = 64 * mib
+	o.Merge.BytesPerSecond = limit
+	o.SegmentBytes = 32 << 10
+	s := mustOpen(t, fs, o)
+	for n := range 200 {
+		must(t, s.Put(fmt.Append(nil, "k", n), make([]byte, 1000)))
+	}
+	seal(t, s)
+	last := s.mergeSpeed()
+	if last != limit {
+		t.Fatalf("a store without garbage merges %d bytes in a second", last)
+	}
+	for n := range 300 {
+		must(t, s.Put(fmt.Append(nil, "k", n%200), make([]byte, 1000)))
+		must(t, s.buildHints())
+		st, speed := s.Stats(), s.mergeSpeed()
+		if speed < last || speed > limit*maxMergeHaste || (st.DeadBytes < st.LiveBytes/4 && speed != limit) {
+			t.Fatalf("with %d bytes dead and %d alive merges go from %d to %d bytes in a second", st.DeadBytes, st.LiveBytes, last, speed)
+		}
+		last = speed
+	}
+	if last != limit*maxMergeHaste {
+		t.Fatalf("with more dead than alive a merge reads %d bytes in a second", last)
+	}
+	must(t, s.Close())
 }

@@ -85,7 +85,7 @@ func (s *Store) mergeSegments(ctx context.Context, inputs []*segment) (err error
 	s.merging.Lock()
 	defer s.merging.Unlock()
 	m := &merger{store: s, ctx: ctx, inputs: inputs, isIn: map[uint32]bool{}, oldestElse: math.MaxUint64, now: s.mergeTime()}
-	m.budget = pace{bytesPerSecond: s.opts.Merge.BytesPerSecond, began: time.Now()}
+	m.budget = pace{bytesPerSecond: s.mergeSpeed(), began: time.Now()}
 	set, active := s.liveSegments(), s.activeID()
 	for _, seg := range inputs {
 		if set[seg.id] != seg {
