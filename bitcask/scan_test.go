@@ -163,3 +163,36 @@ func TestKeysTouchNoFile(t *testing.T) {
 		t.Errorf("an error of fn: %v after %d calls", err, calls)
 	}
 }
+
+// TestScanThatPanicsFreezesNothing: who panics in the middle of a scan and recovers leaves no copy of the keydir, no file, and
+// nobody waiting.
+func TestScanThatPanicsFreezesNothing(t *testing.T) {
+	fs := vfs.NewMem()
+	s, h := mixedStore(t, fs)
+	for _, scan := range []func(){
+		func() { _ = s.Scan(nil, func(_, _ []byte) error { panic("die") }) },
+		func() { _ = s.Keys(nil, func([]byte, Item) error { panic("die") }) },
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Fatal("nothing panicked")
+				}
+			}()
+			scan()
+		}()
+	}
+	for n := range 30 {
+		must(t, h.do(s, change{key: fmt.Sprint("k", n%9), value: fmt.Sprint(n)}))
+	}
+	must(t, s.Merge(t.Context()))
+	if got := contents(t, s); !maps.Equal(got, h.acked) {
+		t.Fatalf("the store holds %v, should hold %v", got, h.acked)
+	}
+	for id, seg := range s.liveSegments() {
+		if refs := seg.refs.Load(); refs != 1 {
+			t.Errorf("segment %d is referenced %d times", id, refs)
+		}
+	}
+	must(t, s.Close())
+}
