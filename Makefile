@@ -17,7 +17,7 @@ CRASH_CLONES  ?= 10000
 CHAOS         ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build deps test lint bench bench-embedded chaos crash fuzz image clean
+.PHONY: help dev build deps test lint bench bench-embedded bench-merge chaos crash fuzz image clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ bench: build deps ## side by side with Redis; writes bench/results/<date>-cluste
 
 bench-embedded: ## the engine beside other embedded stores; writes bench/results/<date>-embedded.md and plots (about 12 minutes)
 	cd bench && go run ./embedded
+
+bench-merge: ## gets, puts and disk space beside merges; writes bench/results/<date>-merge.md (about 8 minutes)
+	cd bench && go run ./merge
 
 chaos: deps ## kills, pauses and a broken network against a live cluster for CHAOS (default 10m)
 	RAFTCASK_CHAOS_DURATION=$(CHAOS) go test -count=1 -v -timeout 0 -run '^TestChaos' ./tests/integration
