@@ -151,9 +151,10 @@ func (s *Store) pickMerge() []*segment {
 	return candidates
 }
 
-// mergeSpeed is Merge.BytesPerSecond while there is not much to merge, and up to maxMergeHaste times that when dead bytes
-// come in faster: a limit that lets the disk fill up would be none.
-func (s *Store) mergeSpeed() int64 {
+// mergeHaste is 1 while there is not much to merge, and up to maxMergeHaste when dead bytes come in faster: a limit that
+// lets the disk fill up would be none. So much faster than Merge.BytesPerSecond a merge may be, and so much more it writes
+// between two syncs, which on a slow disk would hold it up more than the limit does.
+func (s *Store) mergeHaste() int64 {
 	active := s.activeID()
 	var live, dead int64
 	for _, seg := range s.liveSegments() {
@@ -164,8 +165,7 @@ func (s *Store) mergeSpeed() int64 {
 	}
 	// One segment of garbage is no reason to hurry, however little is alive.
 	debt := float64(dead) / float64(max(live, s.opts.SegmentBytes))
-	haste := min(max(1, 1+(maxMergeHaste-1)*2*(debt-0.25)), maxMergeHaste)
-	return int64(haste * float64(s.opts.Merge.BytesPerSecond))
+	return int64(min(max(1, 1+(maxMergeHaste-1)*2*(debt-0.25)), maxMergeHaste))
 }
 
 // maxMergeHaste is reached when three quarters as much is dead as is alive; haste begins at one quarter.

@@ -96,33 +96,31 @@ func TestMergesAtStartAreNoStorm(t *testing.T) {
 	})
 }
 
-// TestMergesHurryWhenGarbageComesFaster: the limit holds up to a quarter as many dead bytes as live ones, and grows from there.
+// TestMergesHurryWhenGarbageComesFaster: there is no haste up to a quarter as many dead bytes as live ones, and it grows from there.
 func TestMergesHurryWhenGarbageComesFaster(t *testing.T) {
 	fs := vfs.NewMem()
 	o := tinyOptions(fs)
-	const limit = 64 * mib
-	o.Merge.BytesPerSecond = limit
 	o.SegmentBytes = 32 << 10
 	s := mustOpen(t, fs, o)
 	for n := range 200 {
 		must(t, s.Put(fmt.Append(nil, "k", n), make([]byte, 1000)))
 	}
 	seal(t, s)
-	last := s.mergeSpeed()
-	if last != limit {
-		t.Fatalf("a store without garbage merges %d bytes in a second", last)
+	last := s.mergeHaste()
+	if last != 1 {
+		t.Fatalf("a store without garbage is merged in haste %d", last)
 	}
 	for n := range 300 {
 		must(t, s.Put(fmt.Append(nil, "k", n%200), make([]byte, 1000)))
 		must(t, s.buildHints())
-		st, speed := s.Stats(), s.mergeSpeed()
-		if speed < last || speed > limit*maxMergeHaste || (st.DeadBytes < st.LiveBytes/4 && speed != limit) {
-			t.Fatalf("with %d bytes dead and %d alive merges go from %d to %d bytes in a second", st.DeadBytes, st.LiveBytes, last, speed)
+		st, haste := s.Stats(), s.mergeHaste()
+		if haste < last || haste > maxMergeHaste || (st.DeadBytes < st.LiveBytes/4 && haste != 1) {
+			t.Fatalf("with %d bytes dead and %d alive the haste goes from %d to %d", st.DeadBytes, st.LiveBytes, last, haste)
 		}
-		last = speed
+		last = haste
 	}
-	if last != limit*maxMergeHaste {
-		t.Fatalf("with more dead than alive a merge reads %d bytes in a second", last)
+	if last != maxMergeHaste {
+		t.Fatalf("with more dead than alive the haste is %d", last)
 	}
 	must(t, s.Close())
 }

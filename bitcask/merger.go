@@ -28,9 +28,11 @@ type merger struct {
 	crc    uint32
 	frame  []byte // room for a header, then the records of the open frame
 	count  uint32
-	synced int64      // out is synced up to here
-	moved  []movedKey // what out holds
-	keys   keyArena   // of moved
+	synced int64 // out is synced up to here
+	// syncStep bytes are written between two syncs.
+	syncStep int64
+	moved    []movedKey // what out holds
+	keys     keyArena   // of moved
 	// expired leave the keydir with install, not before: a merge that is given up must find them again.
 	expired []expiredKey
 	budget  pace
@@ -85,7 +87,9 @@ func (s *Store) mergeSegments(ctx context.Context, inputs []*segment) (err error
 	s.merging.Lock()
 	defer s.merging.Unlock()
 	m := &merger{store: s, ctx: ctx, inputs: inputs, isIn: map[uint32]bool{}, oldestElse: math.MaxUint64, now: s.mergeTime()}
-	m.budget = pace{bytesPerSecond: s.mergeSpeed(), began: time.Now()}
+	haste := s.mergeHaste()
+	m.syncStep = haste * syncStepBytes
+	m.budget = pace{bytesPerSecond: haste * s.opts.Merge.BytesPerSecond, began: time.Now()}
 	set, active := s.liveSegments(), s.activeID()
 	for _, seg := range inputs {
 		if set[seg.id] != seg {
@@ -273,7 +277,7 @@ func (m *merger) flushFrame() error {
 	}
 	m.out.size.Store(at + int64(len(m.frame)))
 	m.crc, m.frame, m.count = h.crc, m.frame[:frameHeaderBytes], 0
-	if at-m.synced < syncStepBytes {
+	if m.out.size.Load()-m.synced < m.syncStep {
 		return nil
 	}
 	m.synced = m.out.size.Load()
