@@ -231,7 +231,7 @@ func (r *ValueReader) WriteTo(w io.Writer) (n int64, err error) {
 				err = io.ErrShortWrite
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return n, nil
 		}
 		if err != nil {

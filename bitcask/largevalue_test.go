@@ -7,6 +7,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -145,7 +146,7 @@ func TestValueReaderKeepsItsValue(t *testing.T) {
 	must(t, s.Close())
 	rest, err := io.ReadAll(r)
 	must(t, err)
-	if _, err := (&pattern{size: 5000}).Write(append(half, rest...)); err != nil {
+	if _, err := (&pattern{size: 5000}).Write(slices.Concat(half, rest)); err != nil {
 		t.Fatal(err)
 	}
 	must(t, r.Close())
