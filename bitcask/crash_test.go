@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -191,9 +192,10 @@ func crashRun(t *testing.T, rng *rand.Rand, mapped bool, options func(vfs.FS) *O
 	disk := vfs.NewMem()
 	disk.SetMapping(mapped)
 	h := &history{acked: map[string]string{}, doing: "opening"}
-	watching := true
+	watching, self := true, goroutine()
 	fs := vfs.NewFaulty(disk, func(op vfs.Op) *vfs.Fault {
-		if watching && choose(op) {
+		// The history and the lot are this goroutine's. Others only read, and let go of files.
+		if watching && goroutine() == self && choose(op) {
 			at := h.clone()
 			if at.doing == "a write" && op.Kind != vfs.OpWrite && op.Kind != vfs.OpSync && op.Kind != vfs.OpPreallocate {
 				at.doing = "a rotation"
@@ -251,6 +253,13 @@ func crashRun(t *testing.T, rng *rand.Rand, mapped bool, options func(vfs.FS) *O
 	}
 	crashed(disk.CrashClone(rng), h.clone())
 	watching = false
+}
+
+// goroutine names the running one.
+func goroutine() string {
+	var b [64]byte
+	name, _, _ := strings.Cut(string(b[:runtime.Stack(b[:], false)]), "[") // "goroutine 7 [running]"
+	return name
 }
 
 // mergeSome merges a random few of the sealed segments: older copies of their keys

@@ -111,6 +111,7 @@ func (s *Store) writeFrameLocked(f *soloFrame) error {
 		}
 	}
 	s.show(index, at, f.flags, f.key, f.expireAt, f.recordSize)
+	s.syncAhead()
 	s.succeedWrite()
 	return nil
 }
