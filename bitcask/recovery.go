@@ -282,6 +282,7 @@ func (l *loader) scanTail(seg *segment, onEntry func(f *frame, p *pendingEntry))
 		}
 		r.limit = size
 	}
+	p := new(pendingEntry)
 	for {
 		prev := r.crc
 		f, err := r.next()
@@ -299,10 +300,9 @@ func (l *loader) scanTail(seg *segment, onEntry func(f *frame, p *pendingEntry))
 			return err
 		}
 		if s.opts.Replicated {
-			f.data = slices.Clone(f.data) // the queue outlives the reader's buffer
+			p, f.data = new(pendingEntry), slices.Clone(f.data) // the queue outlives the reader's buffer
 		}
-		p, err := parseFrame(seg, &f)
-		if err != nil {
+		if err := p.parseFrame(seg, &f); err != nil {
 			return &CorruptError{File: seg.name, Offset: f.offset, Reason: err.Error()}
 		}
 		p.prev = prev
