@@ -165,10 +165,11 @@ func (s *Store) mergeHaste() int64 {
 	}
 	// One segment of garbage is no reason to hurry, however little is alive.
 	debt := float64(dead) / float64(max(live, s.opts.SegmentBytes))
-	return int64(min(max(1, 1+(maxMergeHaste-1)*2*(debt-0.25)), maxMergeHaste))
+	return int64(min(max(1, 1+(maxMergeHaste-1)*2*(debt-0.75)), maxMergeHaste))
 }
 
-// maxMergeHaste is reached when three quarters as much is dead as is alive; haste begins at one quarter.
+// maxMergeHaste is reached when five quarters as much is dead as is alive; haste begins at three quarters, as it costs the
+// foreground: a store under uniform overwrites stays below that if its merges keep up.
 const maxMergeHaste = 8
 
 // droppableTombstones are those of a segment older than all others: nothing is

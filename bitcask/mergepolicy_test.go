@@ -96,7 +96,7 @@ func TestMergesAtStartAreNoStorm(t *testing.T) {
 	})
 }
 
-// TestMergesHurryWhenGarbageComesFaster: there is no haste up to a quarter as many dead bytes as live ones, and it grows from there.
+// TestMergesHurryWhenGarbageComesFaster: there is no haste up to three quarters as many dead bytes as live ones, and it grows from there.
 func TestMergesHurryWhenGarbageComesFaster(t *testing.T) {
 	fs := vfs.NewMem()
 	o := tinyOptions(fs)
@@ -114,7 +114,7 @@ func TestMergesHurryWhenGarbageComesFaster(t *testing.T) {
 		must(t, s.Put(fmt.Append(nil, "k", n%200), make([]byte, 1000)))
 		must(t, s.buildHints())
 		st, haste := s.Stats(), s.mergeHaste()
-		if haste < last || haste > maxMergeHaste || (st.DeadBytes < st.LiveBytes/4 && haste != 1) {
+		if haste < last || haste > maxMergeHaste || (st.DeadBytes < st.LiveBytes*3/4 && haste != 1) {
 			t.Fatalf("with %d bytes dead and %d alive the haste goes from %d to %d", st.DeadBytes, st.LiveBytes, last, haste)
 		}
 		last = haste

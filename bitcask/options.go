@@ -103,8 +103,8 @@ type MergePolicy struct {
 	// them start one; default 1/16 of SegmentBytes.
 	SmallFileBytes int64
 	// BytesPerSecond limits how fast a merge reads; default 64 MiB/s. More reclaims sooner and disturbs the
-	// foreground more. The limit rises, up to eightfold, as the dead bytes go from a quarter of the live ones to three
-	// quarters: space stays bounded when garbage comes faster.
+	// foreground more. The limit rises, up to eightfold, as the dead bytes go from three quarters of the live ones to
+	// five: space stays bounded when garbage comes faster.
 	BytesPerSecond int64
 	// Window is the time of day in which background merges may begin; default always. What began in it
 	// runs to its end, and a full disk is merged at any time. A narrow window needs room for the dead bytes of a day.

@@ -54,7 +54,7 @@ func latency(ctx context.Context, dir string, l load, o options) (_ *latencies, 
 	f := &latencies{load: l}
 	rng := rand.New(rand.NewPCG(1, 2))
 	for round := range o.rounds {
-		if err := overwrite(s, o.keys, round%2, 2); err != nil { // every second key: half of everything is dead
+		if err := overwrite(s, o.keys, round%4, 4); err != nil { // every fourth key: what a merge finds when it keeps up
 			return nil, err
 		}
 		if err := s.Sync(); err != nil {
