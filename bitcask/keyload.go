@@ -38,7 +38,8 @@ func (l *keyLoader) load() error {
 		jobs = append(jobs, func(b *keyBatch) error { return l.loadSegment(b, l.segments[id], h) })
 	}
 	l.keys.Expect(keys, keyBytes)
-	defer l.report(len(jobs), keys)()
+	end := l.report(len(jobs), keys)
+	defer end()
 	err := inParallel(jobs, func() *keyBatch { return &keyBatch{loader: l, batch: l.keys.NewBatch()} })
 	l.keys.DropTombstones()
 	return err

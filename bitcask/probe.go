@@ -14,27 +14,27 @@ const probeBytes = 4 << 10
 // probe is the short way of a get, two cache misses long: the slot of the keydir that has the key's hash, and
 // the record on disk, which has the key, the expiry and the lengths. If the record is whole and the key's own, that
 // is the answer. sure is false when it is not, for whatever reason: Read knows more, and finds out.
-func (s *Store) probe(key, buf []byte) (value []byte, err error, sure bool) {
+func (s *Store) probe(key, buf []byte) (value []byte, sure bool, err error) {
 	c := s.published.Load()
 	if c.segments == nil || s.applying.Load() {
-		return buf, nil, false
+		return buf, false, nil
 	}
 	id, offset, ok := c.keys.Candidate(key)
 	if !ok {
-		return buf, ErrNotFound, s.published.Load().keys == c.keys
+		return buf, s.published.Load().keys == c.keys, ErrNotFound
 	}
 	seg := s.published.Load().segments[id]
 	if seg == nil {
-		return buf, nil, false
+		return buf, false, nil
 	}
 	value, expireAt, ok := probeRecord(seg, offset, key, buf)
 	if !ok {
-		return buf, nil, false
+		return buf, false, nil
 	}
 	if expireAt != 0 && expireAt <= s.Now() { // the clock costs as much as the keydir
-		return buf, ErrNotFound, true
+		return buf, true, ErrNotFound
 	}
-	return value, nil, true
+	return value, true, nil
 }
 
 // probeRecord appends the value of the record at an offset to buf if it is a whole record of the key. As in readMapped,

@@ -29,7 +29,7 @@ func (s *Store) Get(key []byte) ([]byte, error) {
 func (s *Store) GetInto(key, buf []byte) ([]byte, error) {
 	l := s.readers.enter()
 	defer l.leave()
-	if value, err, sure := s.probe(key, buf); sure {
+	if value, sure, err := s.probe(key, buf); sure {
 		return value, err
 	}
 	value, it, err := s.read(key, buf)
