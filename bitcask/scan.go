@@ -50,13 +50,19 @@ func (s *Store) eachRecord(prefix []byte, fn func(r *record) error) error {
 		return err
 	}
 	defer sc.end()
+	return sc.each(prefix, func([]byte, keydir.Item) {}, fn)
+}
+
+// each gives every live key of the view to note, in no order, and then its record to fn, in that of the disk.
+func (sc *scan) each(prefix []byte, note func(key []byte, it keydir.Item), fn func(r *record) error) error {
 	var places []scanPlace
 	if len(prefix) == 0 {
-		places = make([]scanPlace, 0, s.Len())
+		places = make([]scanPlace, 0, sc.store.Len())
 	}
 	sc.view.Range(prefix, func(key []byte, it keydir.Item) bool {
 		if !(Item{ExpireAt: it.ExpireAt}).Expired(sc.now) {
 			places = append(places, scanPlace{it.Position, crc32.Checksum(key, castagnoli)})
+			note(key, it)
 		}
 		return true
 	})
@@ -80,7 +86,8 @@ type scan struct {
 	view     *keydir.View
 	segments map[uint32]*segment
 	held     bool // one reference each
-	now      int64
+	point    commitPoint
+	now      int64 // expiry is judged by it
 	buf      []byte
 }
 
@@ -105,7 +112,10 @@ func (s *Store) beginScan(values bool) (*scan, error) {
 			seg.acquire()
 		}
 	}
-	return &scan{store: s, view: s.visible.keys.View(), segments: s.visible.segments, held: values, now: s.Now()}, nil
+	return &scan{
+		store: s, view: s.visible.keys.View(), segments: s.visible.segments, held: values,
+		point: *s.committer.point.Load(), now: s.Now(),
+	}, nil
 }
 
 func (sc *scan) end() {

@@ -25,7 +25,7 @@ The store may be closed or in use: it is only read, without a lock.`,
 		RunE: helpOrUnknown,
 	}
 	cmd.AddCommand(
-		newCaskVerify(), newCaskDump(), newCaskStats(),
+		newCaskVerify(), newCaskDump(), newCaskStats(), newCaskDigest(),
 		newCaskBackup(), newCaskRestore(), newCaskSalvage(),
 	)
 	return cmd

@@ -103,6 +103,9 @@ func TestCaskCommandsReadAnOpenStoreAndAClosedOne(t *testing.T) {
 		if out := mustCLI(t, "cask", "dump", dir, "--live"); strings.Count(out, "\n") != 49 || !strings.Contains(out, `"key-07" = "value`) {
 			t.Errorf("%s: dump --live prints %q", when, out)
 		}
+		if out := mustCLI(t, "cask", "digest", dir); !strings.HasSuffix(out, "  49 keys at entry 51 of term 0\n") {
+			t.Errorf("%s: digest prints %q", when, out)
+		}
 		if after := dirState(t, dir); after != before {
 			t.Errorf("%s: the directory changed from\n%s\nto\n%s", when, before, after)
 		}

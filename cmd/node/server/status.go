@@ -35,6 +35,8 @@ func (s *Server) raftcask(ctx context.Context, args [][]byte) command.Reply {
 		return s.leave(ctx)
 	case command.IsWord(sub, "READ") && len(args) >= 4:
 		return s.readStale(ctx, args)
+	case command.IsWord(sub, "DIGEST") && len(args) == 2:
+		return s.digest()
 	case command.IsWord(sub, "HELP"):
 		return command.Help("RAFTCASK",
 			"STATUS", "Describe every node of the cluster, as JSON.",
@@ -44,9 +46,19 @@ func (s *Server) raftcask(ctx context.Context, args [][]byte) command.Reply {
 			"REPLACE <old> <new> [AGAIN]", "Take a node out once a new one votes; ask again with AGAIN until it is done.",
 			"READ <max-staleness-ms | ANY> <command> [<arg> ...]", "Read from this node's own data; the reply is its age in ms, and that of the command.",
 			"READMODE [LINEARIZABLE | STALE [<max-staleness-ms>]]", "Set how this connection reads, or tell it, with the age of the data of the last stale read.",
+			"DIGEST", "Sum up this node's own data at its applied entry, as JSON; equal on all nodes at the same entry. Reads all of it.",
 			"LEAVE", "Take this node out of its cluster, and stop it.")
 	}
 	return command.UnknownSubcommand("RAFTCASK", args[1])
+}
+
+// digest sums up this node's own data.
+func (s *Server) digest() command.Reply {
+	d, err := s.node.Load().Group().Store().Digest()
+	if err != nil {
+		return command.Err("ERR " + err.Error())
+	}
+	return jsonReply(d)
 }
 
 // clusterStatus asks all nodes now: who types the command wants to know how it is
