@@ -1,48 +1,33 @@
 package integration
 
 import (
-	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
-	"slices"
+	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/anishathalye/porcupine"
-
-	"github.com/raftcask/raftcask/tests/integration/netfault"
 )
 
-// opTimeout is how long a client waits for one operation: longer than an election.
-const opTimeout = 5 * time.Second
+// chaosFlags make small files and a short log: sealing, merging, snapshots and their installation are all met by some fault.
+var chaosFlags = []string{"--segment-bytes", "1MiB", "--snapshot-bytes", "2MiB", "--trailing-bytes", "1MiB"}
 
-// TestChaosIsLinearizable reads and writes a few registers from many clients while nodes are killed, paused and started again,
-// and the network between them is cut, slowed down and reset, and then looks for one order of all operations that explains every
-// answer, register by register. A leader that was paused or cut off while another was elected, and answers a read from its past, is
-// the classic mistake that this finds.
-func TestChaosIsLinearizable(t *testing.T) {
+// TestChaos breaks a live cluster again and again while clients of three sorts do everything that they can, and then asks
+// whether one order of all operations explains every answer, whether stale reads told their age truthfully, whether all replicas
+// hold the same, whether any term had two leaders, and whether work went on soon after each fault.
+func TestChaos(t *testing.T) {
 	rng := newRand(t)
-	c, network := startSeparable(t, 3)
-	duration := chaosDuration(t)
-
-	h := startRegisters(t, c, rng)
-	disturb(t, c, network, rng, duration, h)
-	c.waitReady()
-	h.waitForProgress(t, 100)
-	h.stop()
-	h.check(t)
+	f := processFleet(t, chaosNodes(t), chaosFlags...)
+	runChaos(t, f, rng, chaosDuration(t, 25*time.Second), "processes")
 }
 
-func chaosDuration(t *testing.T) time.Duration {
+// chaosDuration is how long to go on: RAFTCASK_CHAOS_DURATION, or the short time that `make test` has.
+func chaosDuration(t testing.TB, short time.Duration) time.Duration {
 	t.Helper()
 	text := os.Getenv("RAFTCASK_CHAOS_DURATION")
 	if text == "" {
-		return 20 * time.Second
+		return short
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
@@ -51,240 +36,145 @@ func chaosDuration(t *testing.T) time.Duration {
 	return d
 }
 
-// faultLength is longer than the longest election time-out (0.8 s), so that a leader that is away for so long is deposed.
-const faultLength = 1200 * time.Millisecond
-
-// faults of the chaos test. Each ends what it began.
-var faults = []struct {
-	name   string
-	strike func(c *cluster, network *netfault.Network, victims []*node)
-}{
-	{"kill -9", func(_ *cluster, _ *netfault.Network, victims []*node) {
-		for _, n := range victims {
-			n.kill()
-		}
-		for _, n := range victims {
-			n.start()
-		}
-	}},
-	{"pause", func(_ *cluster, _ *netfault.Network, victims []*node) {
-		for _, n := range victims {
-			n.pause()
-		}
-		time.Sleep(faultLength) // the length is the fault
-		for _, n := range victims {
-			n.resume()
-		}
-	}},
-	{"cut off", between(netfault.Rule{Cut: true}, netfault.Rule{Cut: true})},
-	{"cut what they send", between(netfault.Rule{Cut: true}, netfault.Rule{})},
-	{"cut what they hear", between(netfault.Rule{}, netfault.Rule{Cut: true})},
-	{"slow network", between(netfault.Rule{Delay: 80 * time.Millisecond, Loss: 0.2}, netfault.Rule{Delay: 20 * time.Millisecond})},
-	{"thin network", between(netfault.Rule{BytesPerSecond: 20_000}, netfault.Rule{BytesPerSecond: 20_000})},
-	{"reset connections", func(c *cluster, network *netfault.Network, victims []*node) {
-		for _, a := range victims {
-			for _, b := range c.nodes {
-				network.Reset(a.id, b.id)
-			}
-		}
-	}},
-}
-
-// between is a fault of the network between the victims and the others.
-func between(out, in netfault.Rule) func(*cluster, *netfault.Network, []*node) {
-	return func(c *cluster, network *netfault.Network, victims []*node) {
-		separate(c, network, victims, out, in)
-		time.Sleep(faultLength) // the length is the fault
-		network.Heal()
-	}
-}
-
-// disturb does one thing after another to the cluster, each followed by progress of the clients, and reports how often what.
-func disturb(t *testing.T, c *cluster, network *netfault.Network, rng *rand.Rand, duration time.Duration, h *registers) {
+func chaosNodes(t testing.TB) int {
 	t.Helper()
-	counts := make(map[string]int)
-	for deadline := time.Now().Add(duration); time.Now().Before(deadline); {
-		victims, fault := chooseVictims(c, rng), faults[rng.IntN(len(faults))]
-		t.Logf("%s: %s", fault.name, ids(victims))
-		fault.strike(c, network, victims)
-		counts[fault.name]++
-		h.waitForProgress(t, 50+rng.Uint64N(200))
+	text := os.Getenv("RAFTCASK_CHAOS_NODES")
+	if text == "" {
+		return 3
 	}
-	t.Logf("faults: %v", counts)
-}
-
-func ids(nodes []*node) string {
-	var ids []string
-	for _, n := range nodes {
-		ids = append(ids, n.id)
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("RAFTCASK_CHAOS_NODES: %q is no number of nodes", text)
 	}
-	return strings.Join(ids, " ")
+	return n
 }
 
 const (
-	registerClients = 6
-	registerCount   = 20 // in use at a time
-
-	// Registers are exchanged for new ones at this pace. Each unknown write stays possible for the rest of its register's
-	// history and doubles the work of the check, so that histories must end.
-	registerEpoch = 15 * time.Second
+	// segmentLength is the time between two comparisons of the replicas.
+	segmentLength = time.Minute
+	// healBound is how soon after the end of a fault clients of every kind must have been served. Restarted nodes have to open
+	// their stores and elect a leader; a client may have to wait for its operation to end first (opTimeout).
+	healBound = 30 * time.Second
+	// progressPerPhase is how many operations of each kind every quiet phase must see.
+	progressPerPhase = 5
+	// longFault is long enough for an election: while it lasts, a majority that it leaves whole must serve.
+	longFault = 4 * time.Second
+	// minRate and minRateOfKind are operations a second, faults included. A tenth of what two cores do under the race detector.
+	minRate, minRateOfKind = 50, 3
 )
 
-// registers are the clients of one run and the history of what they did.
-type registers struct {
-	begin   time.Time
-	cancel  context.CancelFunc
-	wg      sync.WaitGroup
-	done    atomic.Uint64
-	history [][]porcupine.Operation // by client; each appends to its own
+// chaos is one run.
+type chaos struct {
+	*traffic
+	fleet    *fleet
+	rng      *rand.Rand
+	checker  *checker
+	settled  map[string]any // what keys of earlier segments hold for good
+	report   *report
+	sequence []fault // to be struck first, one at a time
 }
 
-// registerInput is one operation; its output is a string: what a read returned, "" when the key was absent.
-type registerInput struct {
-	register int
-	write    bool
-	value    string
-}
-
-// outcomeless is the output of a write whose outcome is unknown.
-type outcomeless struct{}
-
-func startRegisters(t *testing.T, c *cluster, rng *rand.Rand) *registers {
+// runChaos breaks the fleet for about so long, each of its faults at least once, and fails the test for every violation.
+func runChaos(t *testing.T, f *fleet, rng *rand.Rand, duration time.Duration, title string) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	h := &registers{begin: time.Now(), cancel: cancel, history: make([][]porcupine.Operation, registerClients)}
-	for i := range registerClients {
-		// Half of them follow the leader; the others stay with one node, which may also be one that was just deposed.
-		var r register = openSDK(t, c.addrs())
-		if i%2 == 1 {
-			r = openPinned(t, c.nodes[i/2%len(c.nodes)].resp)
-		}
-		clientRng := rand.New(rand.NewPCG(rng.Uint64(), uint64(i)))
-		h.wg.Go(func() { h.run(ctx, i, r, clientRng) })
+	x := &chaos{
+		traffic: startTraffic(t, f.addrs(), rng, kinds, true), fleet: f, rng: rng,
+		settled: map[string]any{}, report: newReport(title, f), sequence: f.faults,
 	}
-	t.Cleanup(h.stop)
-	return h
+	x.checker = &checker{semantics: x.semantics}
+	defer x.finish(t)
+	for deadline := time.Now().Add(duration); time.Now().Before(deadline) || len(x.sequence) > 0; {
+		end := time.Now().Add(segmentLength)
+		for time.Now().Before(end) && (time.Now().Before(deadline) || len(x.sequence) > 0) {
+			x.step()
+		}
+		x.checkpoint()
+	}
+	x.stop()
 }
 
-func (h *registers) stop() {
-	h.cancel()
-	h.wg.Wait()
-}
-
-func (h *registers) run(ctx context.Context, id int, r register, rng *rand.Rand) {
-	for i := 0; ctx.Err() == nil; i++ {
-		epoch := int(time.Since(h.begin) / registerEpoch)
-		in := registerInput{register: epoch*registerCount + rng.IntN(registerCount), write: rng.IntN(2) == 0, value: fmt.Sprintf("%d-%d", id, i)}
-		if !h.operate(ctx, id, r, in) {
-			pause(ctx, 20*time.Millisecond)
+// step does one thing, or several that overlap, lets it last, heals it, and waits for everybody to go on.
+func (x *chaos) step() {
+	x.t.Helper()
+	chosen := x.fleet.draw(x.rng)
+	if len(x.sequence) > 0 {
+		chosen, x.sequence = x.sequence[:1], x.sequence[1:]
+	}
+	before := x.total()
+	b := x.fleet.strike(x.rng, chosen)
+	x.t.Logf("%6.1fs %s", time.Since(x.begin).Seconds(), strings.Join(b.told, " + "))
+	length := time.Duration(0)
+	if b.lasting {
+		length = 300*time.Millisecond + span(x.rng, 2*time.Second)
+		if x.rng.IntN(6) == 0 {
+			length = longFault + span(x.rng, 2*time.Second)
 		}
 	}
+	time.Sleep(length) // the length is the fault
+	during := x.total() - before
+	b.heal()
+	x.report.noteFault(chosen, during)
+	if during == 0 && b.majority && length >= longFault {
+		x.report.violate(fmt.Errorf("a majority was whole, and nobody was served for %v: %s", length, strings.Join(b.told, " + ")))
+	}
+	x.recover(strings.Join(b.told, " + "))
 }
 
-// operate does one operation and notes what can be known of it. A write that was not applied and a read without an answer say
-// nothing; a write of unknown outcome may take effect at any time from its start on.
-func (h *registers) operate(ctx context.Context, id int, r register, in registerInput) bool {
-	opCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), opTimeout)
-	defer cancel()
-	key := fmt.Sprintf("register-%d", in.register)
-	op := porcupine.Operation{ClientId: id, Input: in, Call: time.Since(h.begin).Nanoseconds()}
-	if in.write {
-		switch r.set(opCtx, key, in.value) {
-		case notApplied:
-			return false
-		case unknown:
-			op.Output = outcomeless{}
-		}
-	} else {
-		value, err := r.get(opCtx, key)
-		if err != nil {
-			return false
-		}
-		op.Output = value
-	}
-	op.Return = time.Since(h.begin).Nanoseconds()
-	h.history[id] = append(h.history[id], op)
-	if op.Output == (outcomeless{}) {
-		return false
-	}
-	h.done.Add(1)
-	return true
-}
-
-func (h *registers) waitForProgress(t *testing.T, more uint64) {
-	t.Helper()
-	goal := h.done.Load() + more
-	eventually(t, time.Minute, "operations go on", func() error {
-		if n := h.done.Load(); n < goal {
-			return fmt.Errorf("%d done, want %d", n, goal)
+// recover waits until clients of every kind are served again.
+func (x *chaos) recover(after string) {
+	x.t.Helper()
+	healed, since, first := time.Now(), x.done(), x.total()
+	eventually(x.t, healBound, "anybody is served after "+after, func() error {
+		if x.total() == first {
+			return fmt.Errorf("nothing was done")
 		}
 		return nil
 	})
+	gap := time.Since(healed)
+	x.awaitEach(since, progressPerPhase, healBound)
+	x.report.noteRecovery(after, gap, time.Since(healed))
+	time.Sleep(span(x.rng, time.Second)) // a quiet phase of random length
 }
 
-// check looks for an order of each register's operations.
-func (h *registers) check(t *testing.T) {
+// checkpoint holds the clients back when all is healed, compares the replicas, looks at what was written before, and gives the
+// histories away to be checked.
+func (x *chaos) checkpoint() {
+	x.t.Helper()
+	x.fleet.waitReady()
+	resume := x.quiesce()
+	defer resume()
+	if err := x.fleet.compareReplicas(); err != nil {
+		x.report.violate(err)
+	}
+	x.report.comparisons++
+	x.readAll()
+	x.segment.Add(1)
+	x.checker.begin(x.history.take())
+	x.report.violate(x.lies.take()...)
+	x.report.violate(x.checkSettled()...)
+	terms, err := leaderPerTerm(x.fleet.logs())
+	if err != nil {
+		x.report.violate(err)
+	}
+	x.report.terms = terms
+}
+
+// finish ends the run, however it went, and writes the report.
+func (x *chaos) finish(t *testing.T) {
 	t.Helper()
-	var all []porcupine.Operation
-	for _, ops := range h.history {
-		all = append(all, ops...)
+	x.stop()
+	x.checker.begin(x.history.take()) // of a run that was cut short
+	operations, violations := x.checker.result()
+	x.report.violate(violations...)
+	x.report.end(x.traffic, operations)
+	for _, name := range x.fleet.deserted {
+		x.report.violate(fmt.Errorf("%s ended by itself", name))
 	}
-	open := 0
-	for i := range all {
-		if all[i].Output == (outcomeless{}) {
-			open++
-			all[i].Return = time.Since(h.begin).Nanoseconds() // after everything else: its effect may come at any time
-			all[i].ClientId = registerClients + open          // its client went on, and a client has one operation at a time
-		}
+	if !t.Failed() { // else the time is not that of a whole run
+		x.report.checkRates()
 	}
-	t.Logf("%d operations, %d of them of unknown outcome", len(all), open)
-	result := porcupine.CheckOperationsTimeout(registerModel(), all, 2*time.Minute)
-	switch result {
-	case porcupine.Illegal:
-		t.Errorf("the history is not linearizable")
-	case porcupine.Unknown:
-		t.Errorf("the check did not finish: the history is too long for its number of unknown outcomes")
-	}
+	x.report.publish(t)
 }
 
-// registerModel is a register that holds a string, "" at first; operations on different registers do not concern each other.
-func registerModel() porcupine.Model {
-	return porcupine.Model{
-		Partition: func(history []porcupine.Operation) [][]porcupine.Operation {
-			byRegister := make(map[int][]porcupine.Operation)
-			for _, op := range history {
-				i := op.Input.(registerInput).register
-				byRegister[i] = append(byRegister[i], op)
-			}
-			return slices.Collect(maps.Values(byRegister))
-		},
-		Init: func() any { return "" },
-		Step: func(state, input, output any) (bool, any) {
-			if in := input.(registerInput); in.write {
-				return true, in.value
-			}
-			return output == state, state
-		},
-	}
-}
-
-// TestRegisterModelSeesAStaleRead breaks the promise on purpose: the check above must notice.
-func TestRegisterModelSeesAStaleRead(t *testing.T) {
-	op := func(client int, write bool, value string, call, ret int64) porcupine.Operation {
-		in := registerInput{write: write, value: value}
-		out := porcupine.Operation{ClientId: client, Input: in, Call: call, Return: ret}
-		if !write {
-			out.Input, out.Output = registerInput{}, value
-		}
-		return out
-	}
-	history := []porcupine.Operation{
-		op(0, true, "a", 0, 1), op(0, true, "b", 2, 3), op(1, false, "b", 2, 3),
-	}
-	if !porcupine.CheckOperations(registerModel(), history) {
-		t.Error("a correct history was refused")
-	}
-	if porcupine.CheckOperations(registerModel(), append(history, op(1, false, "a", 4, 5))) {
-		t.Error("a stale read was not noticed")
-	}
-}
+// span draws a duration below d.
+func span(rng *rand.Rand, d time.Duration) time.Duration { return time.Duration(rng.Int64N(int64(d))) }

@@ -85,16 +85,18 @@ func (c *cluster) end() {
 }
 
 // checkLog fails the test when a node panicked, and prints the end of the log after any failure.
-func (c *cluster) checkLog(n *node) {
-	text := n.log()
+func (c *cluster) checkLog(n *node) { checkLogText(c.t, n.id, n.log()) }
+
+func checkLogText(t testing.TB, id, text string) {
+	t.Helper()
 	for _, bad := range []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"} {
 		if i := strings.Index(text, bad); i >= 0 {
-			c.t.Errorf("%s: %s", n.id, text[i:min(len(text), i+4000)])
+			t.Errorf("%s: %s", id, text[i:min(len(text), i+4000)])
 		}
 	}
-	if c.t.Failed() {
+	if t.Failed() {
 		lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-		c.t.Logf("--- end of the log of %s:\n%s", n.id, strings.Join(lines[max(0, len(lines)-40):], "\n"))
+		t.Logf("--- end of the log of %s:\n%s", id, strings.Join(lines[max(0, len(lines)-40):], "\n"))
 	}
 }
 

@@ -8,8 +8,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 )
 
 // What TestMain prepares and the tests only read.
@@ -21,6 +24,7 @@ var (
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
+	goredis.SetLogger(silence{})
 	var err error
 	if root, err = os.MkdirTemp("", "raftcask-integration-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -88,8 +92,18 @@ func newRand(t testing.TB) *rand.Rand {
 			t.Fatalf("RAFTCASK_SEED: %v", err)
 		}
 	}
+	seeds.Store(t.Name(), seed)
 	t.Logf("RAFTCASK_SEED=%d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
+}
+
+// seeds of the tests that asked for one.
+var seeds sync.Map
+
+func seedOf(t testing.TB) uint64 {
+	seed, _ := seeds.Load(t.Name())
+	n, _ := seed.(uint64)
+	return n
 }
 
 // eventually polls until cond returns nil, or fails the test with its last error.

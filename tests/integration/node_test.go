@@ -71,15 +71,23 @@ func (n *node) ready() error {
 	if !n.running() {
 		return fmt.Errorf("%s has ended with exit code %d", n.id, n.proc.cmd.ProcessState.ExitCode())
 	}
+	if err := readyAt(n.http); err != nil {
+		return fmt.Errorf("%s: %w", n.id, err)
+	}
+	return nil
+}
+
+// readyAt asks /readyz at an HTTP address.
+func readyAt(addr string) error {
 	client := http.Client{Timeout: 2 * time.Second}
 	defer client.CloseIdleConnections()
-	res, err := client.Get("http://" + n.http + "/readyz")
+	res, err := client.Get("http://" + addr + "/readyz")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = res.Body.Close() }() // its content does not matter
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: /readyz says %s", n.id, res.Status)
+		return fmt.Errorf("/readyz says %s", res.Status)
 	}
 	return nil
 }

@@ -21,19 +21,25 @@ func startSeparable(t testing.TB, n int, flags ...string) (*cluster, *netfault.N
 	t.Cleanup(network.Close)
 	var gossips []string
 	for _, node := range c.nodes {
-		peer, gossip := freeAddr(t), freeAddr(t)
-		for addr, advertised := range map[string]string{node.peer: peer, node.gossip: gossip} {
-			if err := network.Add(node.id, addr, advertised); err != nil {
-				t.Fatal(err)
-			}
-		}
-		node.flags = append(node.flags, "--peer-advertise", peer, "--gossip-advertise", gossip)
-		gossips = append(gossips, gossip)
+		node.flags = append(node.flags, insertInto(network, node)...)
+		gossips = append(gossips, advertisedGossip(node))
 	}
 	c.joinThrough(gossips, flags...)
 	c.startAll()
 	c.waitReady()
 	return c, network
+}
+
+// insertInto puts the network before a node, and returns the flags that make the node known by the network's addresses.
+func insertInto(network *netfault.Network, n *node) (flags []string) {
+	n.t.Helper()
+	peer, gossip := freeAddr(n.t), freeAddr(n.t)
+	for addr, advertised := range map[string]string{n.peer: peer, n.gossip: gossip} {
+		if err := network.Add(n.id, addr, advertised); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+	return []string{"--peer-advertise", peer, "--gossip-advertise", gossip}
 }
 
 // callerOf finds the node whose process holds the socket with a local address: the kernel knows who called, the bytes
@@ -52,10 +58,11 @@ func callerOf(c *cluster, addr net.Addr) (string, error) {
 		if err != nil {
 			continue
 		}
-		for _, n := range c.nodes {
-			if strings.Contains(string(line), "\x00"+n.data+"\x00") {
-				return n.id, nil
-			}
+		// Not by c.nodes: this runs beside a test that may add one.
+		_, args, isServe := strings.Cut(string(line), "\x00--id\x00")
+		id, args, _ := strings.Cut(args, "\x00")
+		if isServe && strings.HasPrefix(args, "--data\x00"+filepath.Join(c.dir, id)+"\x00") {
+			return id, nil
 		}
 	}
 	return "", fmt.Errorf("no node has a socket at %s", addr)

@@ -1,0 +1,144 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+)
+
+// fault is one thing that can be done to some nodes. fleet.heal ends what it began; if more is needed, strike returns it.
+type fault struct {
+	name   string
+	strike func(f *fleet, victims []machine, rng *rand.Rand) (heal func())
+	// all tells that it strikes every node, whoever the victims are.
+	all bool
+	// once tells that it is over when strike returns.
+	once bool
+}
+
+// commonFaults are those that processes and containers share.
+func commonFaults() []fault {
+	return []fault{
+		{name: "kill -9", strike: func(f *fleet, victims []machine, _ *rand.Rand) func() {
+			f.kill(victims)
+			return nil
+		}},
+		{name: "kill -9, start at once", once: true, strike: func(f *fleet, victims []machine, _ *rand.Rand) func() {
+			f.restart(victims)
+			return nil
+		}},
+		{name: "restart all", all: true, once: true, strike: func(f *fleet, _ []machine, _ *rand.Rand) func() {
+			f.restart(f.machines)
+			return nil
+		}},
+		{name: "pause", strike: func(_ *fleet, victims []machine, _ *rand.Rand) func() {
+			for _, m := range victims {
+				if m.running() {
+					m.pause()
+				}
+			}
+			return nil
+		}},
+		{name: "transfer leadership", once: true, strike: func(f *fleet, victims []machine, _ *rand.Rand) func() {
+			askForTransfer(f, victims[0].name())
+			return nil
+		}},
+	}
+}
+
+func (f *fleet) kill(machines []machine) {
+	for _, m := range machines {
+		f.killed[m] = true
+		m.kill()
+	}
+}
+
+func (f *fleet) restart(machines []machine) {
+	f.kill(machines)
+	for _, m := range machines {
+		m.start()
+		delete(f.killed, m)
+	}
+}
+
+// askForTransfer asks the leader to hand over. That it may refuse, or be gone, is part of the game.
+func askForTransfer(f *fleet, to string) {
+	for _, m := range f.machines {
+		c := rawCaller{addr: m.respAddr()}
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		answers := c.call(ctx, []string{"RAFTCASK", "TRANSFER", to})
+		cancel()
+		c.close()
+		if _, isError := answers[0].reply.(redisError); answers[0].outcome == acknowledged && !isError {
+			return
+		}
+	}
+}
+
+// draw is one fault, or two or three that overlap.
+func (f *fleet) draw(rng *rand.Rand) []fault {
+	count := 1
+	switch rng.IntN(10) {
+	case 0:
+		count = 3
+	case 1, 2, 3:
+		count = 2
+	}
+	var chosen []fault
+	for range count {
+		chosen = append(chosen, f.faults[rng.IntN(len(f.faults))])
+	}
+	return chosen
+}
+
+// blow is what was done to the cluster at one time.
+type blow struct {
+	told     []string
+	majority bool   // was left whole
+	lasting  bool   // until it is healed
+	heal     func() // ends all of it
+}
+
+// strike does all the chosen faults, shortly after another.
+func (f *fleet) strike(rng *rand.Rand, chosen []fault) blow {
+	b, leader := blow{}, f.leader() // who led before the first fault: after it, nobody may be there to ask
+	hit, heals := map[machine]bool{}, []func(){}
+	for i, one := range chosen {
+		if i > 0 {
+			time.Sleep(span(rng, 500*time.Millisecond)) // the distance is part of the fault
+		}
+		victims := f.victims(rng, leader)
+		if one.all {
+			victims = f.machines
+		}
+		b.told = append(b.told, describeFault(one, victims))
+		b.lasting = b.lasting || !one.once
+		if more := one.strike(f, victims, rng); more != nil {
+			heals = append(heals, more)
+		}
+		for _, m := range victims {
+			hit[m] = true
+		}
+	}
+	b.majority = 2*len(hit) < len(f.machines)
+	b.heal = func() {
+		f.heal()
+		for _, more := range heals {
+			more()
+		}
+	}
+	return b
+}
+
+func describeFault(one fault, victims []machine) string {
+	if one.all {
+		return one.name
+	}
+	var names []string
+	for _, m := range victims {
+		names = append(names, m.name())
+	}
+	return fmt.Sprintf("%s (%s)", one.name, strings.Join(names, " "))
+}

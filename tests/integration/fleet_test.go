@@ -1,0 +1,159 @@
+package integration
+
+import (
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftcask/raftcask/tests/integration/netfault"
+)
+
+// machine is one node as the chaos test treats it, whatever it runs in.
+type machine interface {
+	name() string
+	respAddr() string // as clients reach it
+	start()
+	kill()
+	pause()
+	resume()
+	running() bool
+	ready() error
+	log() string
+}
+
+func (n *node) name() string     { return n.id }
+func (n *node) respAddr() string { return n.resp }
+
+// fleet is a cluster that can be broken: processes behind a network of ours, or containers.
+type fleet struct {
+	t        testing.TB
+	machines []machine
+	faults   []fault
+	mend     func() // heals the network
+	killed   map[machine]bool
+	gone     []machine // were members for a while
+	deserted []string  // nodes that ended by themselves
+}
+
+// processFleet is n processes.
+func processFleet(t testing.TB, n int, flags ...string) *fleet {
+	t.Helper()
+	c, network := startSeparable(t, n, flags...)
+	f := &fleet{t: t, mend: network.Heal, killed: map[machine]bool{}}
+	for _, node := range c.nodes {
+		f.machines = append(f.machines, node)
+	}
+	f.faults = append(commonFaults(), networkFaults(c, network)...)
+	f.faults = append(f.faults, spareFault(c, network))
+	return f
+}
+
+func (f *fleet) addrs() []string {
+	var addrs []string
+	for _, m := range f.machines {
+		addrs = append(addrs, m.respAddr())
+	}
+	return addrs
+}
+
+// leader returns the machine that leads, nil if none does or nobody knows.
+func (f *fleet) leader() machine {
+	s, err := statusAt(f.t, strings.Join(f.addrs(), ","))
+	if err != nil {
+		return nil // in the middle of an election
+	}
+	for _, m := range f.machines {
+		if m.name() == s.Leader {
+			return m
+		}
+	}
+	return nil
+}
+
+// heal ends everything that was done to the nodes and the network.
+func (f *fleet) heal() {
+	f.mend()
+	for _, m := range f.machines {
+		if m.running() {
+			m.resume()
+			continue
+		}
+		if !f.killed[m] {
+			f.deserted = append(f.deserted, m.name())
+		}
+		delete(f.killed, m)
+		m.start()
+	}
+}
+
+func (f *fleet) waitReady() {
+	f.t.Helper()
+	for _, m := range f.machines {
+		eventually(f.t, readyTimeout, m.name()+" is ready", m.ready)
+	}
+}
+
+func (f *fleet) logs() map[string]string {
+	logs := make(map[string]string)
+	for _, m := range append(slices.Clone(f.machines), f.gone...) {
+		logs[m.name()] = m.log()
+	}
+	return logs
+}
+
+// victims draws one node, at times two or all, and among them rather often the leader: leaders hold what followers lack.
+func (f *fleet) victims(rng *rand.Rand, leader machine) []machine {
+	count := 1
+	switch rng.IntN(10) {
+	case 0:
+		count = len(f.machines)
+	case 1, 2:
+		count = 2
+	}
+	list := append([]machine(nil), f.machines...)
+	rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	if rng.IntN(2) == 0 {
+		for i, m := range list {
+			if m == leader {
+				list[0], list[i] = list[i], list[0]
+			}
+		}
+	}
+	return list[:count]
+}
+
+// networkFaults are those of the network between processes.
+func networkFaults(c *cluster, network *netfault.Network) []fault {
+	between := func(name string, out, in netfault.Rule) fault {
+		return fault{name: name, strike: func(_ *fleet, victims []machine, _ *rand.Rand) func() {
+			separate(c, network, nodesOf(victims), out, in)
+			return nil
+		}}
+	}
+	cut, whole := netfault.Rule{Cut: true}, netfault.Rule{}
+	return []fault{
+		between("cut off", cut, cut),
+		between("cut what they send", cut, whole),
+		between("cut what they hear", whole, cut),
+		between("slow network", netfault.Rule{Delay: 80 * time.Millisecond}, netfault.Rule{Delay: 20 * time.Millisecond}),
+		between("lossy network", netfault.Rule{Loss: 0.3}, netfault.Rule{Loss: 0.3, Delay: 5 * time.Millisecond}),
+		between("thin network", netfault.Rule{BytesPerSecond: 20_000}, netfault.Rule{BytesPerSecond: 20_000}),
+		{name: "reset connections", strike: func(_ *fleet, victims []machine, _ *rand.Rand) func() {
+			for _, a := range victims {
+				for _, b := range c.nodes {
+					network.Reset(a.name(), b.id)
+				}
+			}
+			return nil
+		}},
+	}
+}
+
+func nodesOf(machines []machine) (nodes []*node) {
+	for _, m := range machines {
+		nodes = append(nodes, m.(*node))
+	}
+	return nodes
+}
