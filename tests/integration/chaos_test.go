@@ -59,8 +59,8 @@ const (
 	progressPerPhase = 5
 	// longFault is long enough for an election: while it lasts, a majority that it leaves whole must serve.
 	longFault = 4 * time.Second
-	// minRate and minRateOfKind are operations a second, faults included. A tenth of what two cores do under the race detector.
-	minRate, minRateOfKind = 50, 3
+	// minRate is operations a second, faults included: a tenth of what two cores do under the race detector.
+	minRate = 50
 )
 
 // chaos is one run.
@@ -82,6 +82,7 @@ func runChaos(t *testing.T, f *fleet, rng *rand.Rand, duration time.Duration, ti
 		settled: map[string]any{}, report: newReport(title, f), sequence: f.faults,
 	}
 	x.checker = &checker{semantics: x.semantics}
+	x.enter(quiet)
 	defer x.finish(t)
 	for deadline := time.Now().Add(duration); time.Now().Before(deadline) || len(x.sequence) > 0; {
 		end := time.Now().Add(segmentLength)
@@ -93,6 +94,8 @@ func runChaos(t *testing.T, f *fleet, rng *rand.Rand, duration time.Duration, ti
 	x.stop()
 }
 
+func (x *chaos) enter(next phase) { x.report.enter(next, x.done()) }
+
 // step does one thing, or several that overlap, lets it last, heals it, and waits for everybody to go on.
 func (x *chaos) step() {
 	x.t.Helper()
@@ -100,6 +103,7 @@ func (x *chaos) step() {
 	if len(x.sequence) > 0 {
 		chosen, x.sequence = x.sequence[:1], x.sequence[1:]
 	}
+	x.enter(struck)
 	before := x.total()
 	b := x.fleet.strike(x.rng, chosen)
 	x.t.Logf("%6.1fs %s", time.Since(x.begin).Seconds(), strings.Join(b.told, " + "))
@@ -123,6 +127,7 @@ func (x *chaos) step() {
 // recover waits until clients of every kind are served again.
 func (x *chaos) recover(after string) {
 	x.t.Helper()
+	x.enter(recovery)
 	healed, since, first := time.Now(), x.done(), x.total()
 	eventually(x.t, healBound, "anybody is served after "+after, func() error {
 		if x.total() == first {
@@ -132,6 +137,7 @@ func (x *chaos) recover(after string) {
 	})
 	gap := time.Since(healed)
 	x.awaitEach(since, progressPerPhase, healBound)
+	x.enter(quiet)
 	x.report.noteRecovery(after, gap, time.Since(healed))
 	time.Sleep(span(x.rng, time.Second)) // a quiet phase of random length
 }
@@ -141,7 +147,9 @@ func (x *chaos) recover(after string) {
 func (x *chaos) checkpoint() {
 	x.t.Helper()
 	x.fleet.waitReady()
+	x.enter(unmeasured)
 	resume := x.quiesce()
+	defer x.enter(quiet)
 	defer resume()
 	if err := x.fleet.compareReplicas(); err != nil {
 		x.report.violate(err)

@@ -149,10 +149,10 @@ func inspectFrom(sort string) int {
 
 // container is one node in a container of its own.
 type container struct {
-	t                  testing.TB
-	id, docker         string // names of the node and of its container
-	clientIP, peerIP   string
-	paused, dead, away bool // away: disconnected from its peers
+	t                testing.TB
+	id, docker       string // names of the node and of its container
+	clientIP, peerIP string
+	paused, away     bool // away: disconnected from its peers
 }
 
 const (
@@ -167,7 +167,6 @@ func (c *container) ready() error     { return readyAt(c.clientIP + containerHTT
 func (c *container) start() {
 	c.t.Helper()
 	docker(c.t, "start", c.docker)
-	c.dead = false
 }
 
 func (c *container) kill() {
@@ -176,7 +175,11 @@ func (c *container) kill() {
 	if c.running() {
 		docker(c.t, "kill", c.docker)
 	}
-	c.dead = true
+}
+
+func (c *container) terminate() {
+	c.t.Helper()
+	docker(c.t, "stop", "--time", strconv.Itoa(int(stopTimeout.Seconds())), c.docker)
 }
 
 func (c *container) pause() {

@@ -33,6 +33,16 @@ func commonFaults() []fault {
 			f.restart(f.machines)
 			return nil
 		}},
+		{name: "graceful stop", strike: func(f *fleet, victims []machine, _ *rand.Rand) func() {
+			for _, m := range victims {
+				if m.running() {
+					m.resume() // it has to hear the signal
+					f.killed[m] = true
+					m.terminate()
+				}
+			}
+			return nil
+		}},
 		{name: "pause", strike: func(_ *fleet, victims []machine, _ *rand.Rand) func() {
 			for _, m := range victims {
 				if m.running() {

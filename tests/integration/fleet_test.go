@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ type machine interface {
 	respAddr() string // as clients reach it
 	start()
 	kill()
+	terminate() // SIGTERM, and wait for the end
 	pause()
 	resume()
 	running() bool
@@ -25,6 +27,18 @@ type machine interface {
 
 func (n *node) name() string     { return n.id }
 func (n *node) respAddr() string { return n.resp }
+
+// terminate is stop for a node that may be cut off, and then cannot hand its leadership over in time.
+func (n *node) terminate() {
+	n.t.Helper()
+	err := n.proc.signal(syscall.SIGTERM)
+	if err == nil {
+		_, err = n.proc.wait(stopTimeout)
+	}
+	if err != nil {
+		n.t.Errorf("stop %s: %v", n.id, err)
+	}
+}
 
 // fleet is a cluster that can be broken: processes behind a network of ours, or containers.
 type fleet struct {

@@ -25,13 +25,13 @@ type report struct {
 	violations           []error
 	elapsed              time.Duration
 	unknown, refused, ok uint64
+	phases
 }
 
 // row is one kind of traffic.
 type row struct {
 	kind                         string
 	sent, done, unknown, refused uint64
-	rate                         float64 // done a second
 }
 
 func newReport(title string, f *fleet) *report {
@@ -67,7 +67,6 @@ func (r *report) end(f *traffic, operations int) {
 	for _, name := range slices.Sorted(maps.Keys(f.counts)) {
 		n := f.counts[name]
 		line := row{kind: name, sent: n.sent.Load(), done: n.done.Load(), unknown: n.unknown.Load(), refused: n.refused.Load()}
-		line.rate = float64(line.done) / r.elapsed.Seconds()
 		r.rows = append(r.rows, line)
 		r.ok += line.done
 		r.unknown += line.unknown
@@ -80,11 +79,7 @@ func (r *report) checkRates() {
 	if rate := float64(r.ok) / r.elapsed.Seconds(); rate < minRate {
 		r.violate(fmt.Errorf("%.1f operations a second, want at least %d: too little traffic to find anything", rate, minRate))
 	}
-	for _, line := range r.rows {
-		if line.rate < minRateOfKind {
-			r.violate(fmt.Errorf("%q: %.1f operations a second, want at least %d: too little traffic to find anything", line.kind, line.rate, minRateOfKind))
-		}
-	}
+	r.violate(r.phases.check()...)
 	for name, n := range r.faults {
 		if n == 0 {
 			r.violate(fmt.Errorf("the fault %q was never struck", name))
@@ -114,7 +109,9 @@ func (r *report) String() string {
 	fmt.Fprintf(&b, "chaos          %s, %v\n", r.title, r.elapsed.Round(time.Second))
 	fmt.Fprintf(&b, "operations     %d answered (%.0f/s), %d of unknown outcome, %d definitely refused\n", r.ok, float64(r.ok)/r.elapsed.Seconds(), r.unknown, r.refused)
 	for _, line := range r.rows {
-		fmt.Fprintf(&b, "  %-14s %8d answered (%.0f/s), %d unknown, %d refused\n", line.kind, line.done, line.rate, line.unknown, line.refused)
+		fmt.Fprintf(&b, "  %-14s %8d answered, %5d unknown, %6d refused; a second: %.0f quiet, %.0f during faults, %.0f in recovery\n",
+			line.kind, line.done, line.unknown, line.refused,
+			r.rate(quiet, line.kind), r.rate(struck, line.kind), r.rate(recovery, line.kind))
 	}
 	struck := 0
 	for _, n := range r.faults {
