@@ -212,7 +212,7 @@ func (c *container) log() string {
 func containerFleet(t testing.TB, n int, flags ...string) *fleet {
 	t.Helper()
 	image, clients, peers, clientNet, peerNet := makeContainers(t)
-	f := &fleet{t: t, killed: map[machine]bool{}}
+	f := &fleet{t: t, killed: map[host]bool{}}
 	var all []*container
 	var gossips []string
 	for i := range n {
@@ -232,7 +232,7 @@ func containerFleet(t testing.TB, n int, flags ...string) *fleet {
 		t.Cleanup(func() { c.end() })
 		docker(t, "network", "connect", "--ip", c.peerIP, peers, c.docker)
 		c.start()
-		f.machines = append(f.machines, c)
+		f.hosts = append(f.hosts, c)
 	}
 	f.mend = func() {
 		for _, c := range all {
@@ -248,7 +248,7 @@ func containerFleet(t testing.TB, n int, flags ...string) *fleet {
 }
 
 func disconnectFault(peers string) fault {
-	return fault{name: "disconnect the network", strike: func(f *fleet, victims []machine, _ *rand.Rand) func() {
+	return fault{name: "disconnect the network", strike: func(f *fleet, victims []host, _ *rand.Rand) func() {
 		for _, m := range victims {
 			if c := m.(*container); !c.away {
 				docker(f.t, "network", "disconnect", peers, c.docker)

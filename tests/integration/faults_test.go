@@ -11,7 +11,7 @@ import (
 // fault is one thing that can be done to some nodes. fleet.heal ends what it began; if more is needed, strike returns it.
 type fault struct {
 	name   string
-	strike func(f *fleet, victims []machine, rng *rand.Rand) (heal func())
+	strike func(f *fleet, victims []host, rng *rand.Rand) (heal func())
 	// all tells that it strikes every node, whoever the victims are.
 	all bool
 	// once tells that it is over when strike returns.
@@ -21,19 +21,19 @@ type fault struct {
 // commonFaults are those that processes and containers share.
 func commonFaults() []fault {
 	return []fault{
-		{name: "kill -9", strike: func(f *fleet, victims []machine, _ *rand.Rand) func() {
+		{name: "kill -9", strike: func(f *fleet, victims []host, _ *rand.Rand) func() {
 			f.kill(victims)
 			return nil
 		}},
-		{name: "kill -9, start at once", once: true, strike: func(f *fleet, victims []machine, _ *rand.Rand) func() {
+		{name: "kill -9, start at once", once: true, strike: func(f *fleet, victims []host, _ *rand.Rand) func() {
 			f.restart(victims)
 			return nil
 		}},
-		{name: "restart all", all: true, once: true, strike: func(f *fleet, _ []machine, _ *rand.Rand) func() {
-			f.restart(f.machines)
+		{name: "restart all", all: true, once: true, strike: func(f *fleet, _ []host, _ *rand.Rand) func() {
+			f.restart(f.hosts)
 			return nil
 		}},
-		{name: "graceful stop", strike: func(f *fleet, victims []machine, _ *rand.Rand) func() {
+		{name: "graceful stop", strike: func(f *fleet, victims []host, _ *rand.Rand) func() {
 			for _, m := range victims {
 				if m.running() {
 					m.resume() // it has to hear the signal
@@ -43,7 +43,7 @@ func commonFaults() []fault {
 			}
 			return nil
 		}},
-		{name: "pause", strike: func(_ *fleet, victims []machine, _ *rand.Rand) func() {
+		{name: "pause", strike: func(_ *fleet, victims []host, _ *rand.Rand) func() {
 			for _, m := range victims {
 				if m.running() {
 					m.pause()
@@ -51,23 +51,23 @@ func commonFaults() []fault {
 			}
 			return nil
 		}},
-		{name: "transfer leadership", once: true, strike: func(f *fleet, victims []machine, _ *rand.Rand) func() {
+		{name: "transfer leadership", once: true, strike: func(f *fleet, victims []host, _ *rand.Rand) func() {
 			askForTransfer(f, victims[0].name())
 			return nil
 		}},
 	}
 }
 
-func (f *fleet) kill(machines []machine) {
-	for _, m := range machines {
+func (f *fleet) kill(hosts []host) {
+	for _, m := range hosts {
 		f.killed[m] = true
 		m.kill()
 	}
 }
 
-func (f *fleet) restart(machines []machine) {
-	f.kill(machines)
-	for _, m := range machines {
+func (f *fleet) restart(hosts []host) {
+	f.kill(hosts)
+	for _, m := range hosts {
 		m.start()
 		delete(f.killed, m)
 	}
@@ -75,7 +75,7 @@ func (f *fleet) restart(machines []machine) {
 
 // askForTransfer asks the leader to hand over. That it may refuse, or be gone, is part of the game.
 func askForTransfer(f *fleet, to string) {
-	for _, m := range f.machines {
+	for _, m := range f.hosts {
 		c := rawCaller{addr: m.respAddr()}
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		answers := c.call(ctx, []string{"RAFTCASK", "TRANSFER", to})
@@ -114,14 +114,14 @@ type blow struct {
 // strike does all the chosen faults, shortly after another.
 func (f *fleet) strike(rng *rand.Rand, chosen []fault) blow {
 	b, leader := blow{}, f.leader() // who led before the first fault: after it, nobody may be there to ask
-	hit, heals := map[machine]bool{}, []func(){}
+	hit, heals := map[host]bool{}, []func(){}
 	for i, one := range chosen {
 		if i > 0 {
 			time.Sleep(span(rng, 500*time.Millisecond)) // the distance is part of the fault
 		}
 		victims := f.victims(rng, leader)
 		if one.all {
-			victims = f.machines
+			victims = f.hosts
 		}
 		b.told = append(b.told, describeFault(one, victims))
 		b.lasting = b.lasting || !one.once
@@ -132,7 +132,7 @@ func (f *fleet) strike(rng *rand.Rand, chosen []fault) blow {
 			hit[m] = true
 		}
 	}
-	b.majority = 2*len(hit) < len(f.machines)
+	b.majority = 2*len(hit) < len(f.hosts)
 	b.heal = func() {
 		f.heal()
 		for _, more := range heals {
@@ -142,7 +142,7 @@ func (f *fleet) strike(rng *rand.Rand, chosen []fault) blow {
 	return b
 }
 
-func describeFault(one fault, victims []machine) string {
+func describeFault(one fault, victims []host) string {
 	if one.all {
 		return one.name
 	}

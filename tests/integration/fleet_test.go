@@ -11,8 +11,8 @@ import (
 	"github.com/raftcask/raftcask/tests/integration/netfault"
 )
 
-// machine is one node as the chaos test treats it, whatever it runs in.
-type machine interface {
+// host is one node as the chaos test treats it, whatever it runs in.
+type host interface {
 	name() string
 	respAddr() string // as clients reach it
 	start()
@@ -43,11 +43,11 @@ func (n *node) terminate() {
 // fleet is a cluster that can be broken: processes behind a network of ours, or containers.
 type fleet struct {
 	t        testing.TB
-	machines []machine
+	hosts []host
 	faults   []fault
 	mend     func() // heals the network
-	killed   map[machine]bool
-	gone     []machine // were members for a while
+	killed   map[host]bool
+	gone     []host // were members for a while
 	deserted []string  // nodes that ended by themselves
 }
 
@@ -55,9 +55,9 @@ type fleet struct {
 func processFleet(t testing.TB, n int, flags ...string) *fleet {
 	t.Helper()
 	c, network := startSeparable(t, n, flags...)
-	f := &fleet{t: t, mend: network.Heal, killed: map[machine]bool{}}
+	f := &fleet{t: t, mend: network.Heal, killed: map[host]bool{}}
 	for _, node := range c.nodes {
-		f.machines = append(f.machines, node)
+		f.hosts = append(f.hosts, node)
 	}
 	f.faults = append(commonFaults(), networkFaults(c, network)...)
 	f.faults = append(f.faults, spareFault(c, network))
@@ -66,19 +66,19 @@ func processFleet(t testing.TB, n int, flags ...string) *fleet {
 
 func (f *fleet) addrs() []string {
 	var addrs []string
-	for _, m := range f.machines {
+	for _, m := range f.hosts {
 		addrs = append(addrs, m.respAddr())
 	}
 	return addrs
 }
 
-// leader returns the machine that leads, nil if none does or nobody knows.
-func (f *fleet) leader() machine {
+// leader returns the host that leads, nil if none does or nobody knows.
+func (f *fleet) leader() host {
 	s, err := statusAt(f.t, strings.Join(f.addrs(), ","))
 	if err != nil {
 		return nil // in the middle of an election
 	}
-	for _, m := range f.machines {
+	for _, m := range f.hosts {
 		if m.name() == s.Leader {
 			return m
 		}
@@ -89,7 +89,7 @@ func (f *fleet) leader() machine {
 // heal ends everything that was done to the nodes and the network.
 func (f *fleet) heal() {
 	f.mend()
-	for _, m := range f.machines {
+	for _, m := range f.hosts {
 		if m.running() {
 			m.resume()
 			continue
@@ -104,29 +104,29 @@ func (f *fleet) heal() {
 
 func (f *fleet) waitReady() {
 	f.t.Helper()
-	for _, m := range f.machines {
+	for _, m := range f.hosts {
 		eventually(f.t, readyTimeout, m.name()+" is ready", m.ready)
 	}
 }
 
 func (f *fleet) logs() map[string]string {
 	logs := make(map[string]string)
-	for _, m := range append(slices.Clone(f.machines), f.gone...) {
+	for _, m := range append(slices.Clone(f.hosts), f.gone...) {
 		logs[m.name()] = m.log()
 	}
 	return logs
 }
 
 // victims draws one node, at times two or all, and among them rather often the leader: leaders hold what followers lack.
-func (f *fleet) victims(rng *rand.Rand, leader machine) []machine {
+func (f *fleet) victims(rng *rand.Rand, leader host) []host {
 	count := 1
 	switch rng.IntN(10) {
 	case 0:
-		count = len(f.machines)
+		count = len(f.hosts)
 	case 1, 2:
 		count = 2
 	}
-	list := append([]machine(nil), f.machines...)
+	list := append([]host(nil), f.hosts...)
 	rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	if rng.IntN(2) == 0 {
 		for i, m := range list {
@@ -141,7 +141,7 @@ func (f *fleet) victims(rng *rand.Rand, leader machine) []machine {
 // networkFaults are those of the network between processes.
 func networkFaults(c *cluster, network *netfault.Network) []fault {
 	between := func(name string, out, in netfault.Rule) fault {
-		return fault{name: name, strike: func(_ *fleet, victims []machine, _ *rand.Rand) func() {
+		return fault{name: name, strike: func(_ *fleet, victims []host, _ *rand.Rand) func() {
 			separate(c, network, nodesOf(victims), out, in)
 			return nil
 		}}
@@ -154,7 +154,7 @@ func networkFaults(c *cluster, network *netfault.Network) []fault {
 		between("slow network", netfault.Rule{Delay: 80 * time.Millisecond}, netfault.Rule{Delay: 20 * time.Millisecond}),
 		between("lossy network", netfault.Rule{Loss: 0.3}, netfault.Rule{Loss: 0.3, Delay: 5 * time.Millisecond}),
 		between("thin network", netfault.Rule{BytesPerSecond: 20_000}, netfault.Rule{BytesPerSecond: 20_000}),
-		{name: "reset connections", strike: func(_ *fleet, victims []machine, _ *rand.Rand) func() {
+		{name: "reset connections", strike: func(_ *fleet, victims []host, _ *rand.Rand) func() {
 			for _, a := range victims {
 				for _, b := range c.nodes {
 					network.Reset(a.name(), b.id)
@@ -165,8 +165,8 @@ func networkFaults(c *cluster, network *netfault.Network) []fault {
 	}
 }
 
-func nodesOf(machines []machine) (nodes []*node) {
-	for _, m := range machines {
+func nodesOf(hosts []host) (nodes []*node) {
+	for _, m := range hosts {
 		nodes = append(nodes, m.(*node))
 	}
 	return nodes

@@ -57,7 +57,7 @@ func (f *fleet) compareReplicas() error {
 	var verdict error
 	eventually(f.t, 2*time.Minute, "all nodes at one applied entry", func() error {
 		byNode := make(map[string]replicaDigest)
-		for _, m := range f.machines {
+		for _, m := range f.hosts {
 			d, err := digestOf(m.respAddr())
 			if err != nil {
 				return fmt.Errorf("%s: %w", m.name(), err)

@@ -22,7 +22,7 @@ func (x *chaos) readAll() {
 	}
 	x.history.mu.Unlock()
 	slices.Sort(groups)
-	for i, m := range x.fleet.machines {
+	for i, m := range x.fleet.hosts {
 		c := &rawCaller{addr: m.respAddr()}
 		for _, group := range groups {
 			args := []string{"MGET"}
@@ -46,7 +46,7 @@ func (x *chaos) readAll() {
 // checkSettled compares the keys of earlier segments with what they held.
 func (x *chaos) checkSettled() (violations []error) {
 	x.t.Helper()
-	m := x.fleet.machines[x.rng.IntN(len(x.fleet.machines))]
+	m := x.fleet.hosts[x.rng.IntN(len(x.fleet.hosts))]
 	c := &rawCaller{addr: m.respAddr()}
 	defer c.close()
 	const together = 500

@@ -12,7 +12,7 @@ import (
 // spareFault lets another node join, as a voter or as a read replica, and removes it when the rest is healed.
 func spareFault(c *cluster, network *netfault.Network) fault {
 	count := 0
-	return fault{name: "another node joins and leaves", strike: func(f *fleet, _ []machine, rng *rand.Rand) func() {
+	return fault{name: "another node joins and leaves", strike: func(f *fleet, _ []host, rng *rand.Rand) func() {
 		count++
 		var flags []string
 		if rng.IntN(2) == 0 {
