@@ -57,6 +57,8 @@ const (
 	healBound = 30 * time.Second
 	// progressPerPhase is how many operations of each kind every quiet phase must see.
 	progressPerPhase = 5
+	// faultLength is longer than the longest election time-out (0.8 s): a leader that is away for so long is deposed.
+	faultLength = 1200 * time.Millisecond
 	// longFault is long enough for an election: while it lasts, a majority that it leaves whole must serve.
 	longFault = 4 * time.Second
 	// minRate is operations a second, faults included: a tenth of what two cores do under the race detector.
@@ -109,7 +111,7 @@ func (x *chaos) step() {
 	x.t.Logf("%6.1fs %s", time.Since(x.begin).Seconds(), strings.Join(b.told, " + "))
 	length := time.Duration(0)
 	if b.lasting {
-		length = 300*time.Millisecond + span(x.rng, 2*time.Second)
+		length = faultLength/4 + span(x.rng, 2*faultLength)
 		if x.rng.IntN(6) == 0 {
 			length = longFault + span(x.rng, 2*time.Second)
 		}

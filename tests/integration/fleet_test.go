@@ -43,18 +43,20 @@ func (n *node) terminate() {
 // fleet is a cluster that can be broken: processes behind a network of ours, or containers.
 type fleet struct {
 	t        testing.TB
-	hosts []host
+	hosts    []host
 	faults   []fault
 	mend     func() // heals the network
 	killed   map[host]bool
-	gone     []host // were members for a while
-	deserted []string  // nodes that ended by themselves
+	gone     []host   // were members for a while
+	deserted []string // nodes that ended by themselves
 }
 
 // processFleet is n processes.
 func processFleet(t testing.TB, n int, flags ...string) *fleet {
 	t.Helper()
-	c, network := startSeparable(t, n, flags...)
+	c, network := newSeparable(t, n, flags...)
+	c.startAll()
+	c.waitReady()
 	f := &fleet{t: t, mend: network.Heal, killed: map[host]bool{}}
 	for _, node := range c.nodes {
 		f.hosts = append(f.hosts, node)
@@ -91,6 +93,7 @@ func (f *fleet) heal() {
 	f.mend()
 	for _, m := range f.hosts {
 		if m.running() {
+			delete(f.killed, m)
 			m.resume()
 			continue
 		}

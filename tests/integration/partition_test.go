@@ -16,6 +16,15 @@ import (
 // the nodes directly.
 func startSeparable(t testing.TB, n int, flags ...string) (*cluster, *netfault.Network) {
 	t.Helper()
+	c, network := newSeparable(t, n, flags...)
+	c.startAll()
+	c.waitReady()
+	return c, network
+}
+
+// newSeparable prepares such nodes and starts none.
+func newSeparable(t testing.TB, n int, flags ...string) (*cluster, *netfault.Network) {
+	t.Helper()
 	c := newNodes(t, n)
 	network := netfault.New(func(remote net.Addr) (string, error) { return callerOf(c, remote) })
 	t.Cleanup(network.Close)
@@ -25,8 +34,6 @@ func startSeparable(t testing.TB, n int, flags ...string) (*cluster, *netfault.N
 		gossips = append(gossips, advertisedGossip(node))
 	}
 	c.joinThrough(gossips, flags...)
-	c.startAll()
-	c.waitReady()
 	return c, network
 }
 
