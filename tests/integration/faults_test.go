@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// fault is one thing that can be done to some nodes. fleet.heal ends what it began; if more is needed, strike returns it.
+// fault is one thing that can be done to some nodes. fleet.heal ends what it began. What has to be done before that, strike
+// returns; what has to be done after it, strike appends to fleet.afterwards.
 type fault struct {
 	name   string
 	strike func(f *fleet, victims []host, rng *rand.Rand) (heal func())
@@ -134,10 +135,14 @@ func (f *fleet) strike(rng *rand.Rand, chosen []fault) blow {
 	}
 	b.majority = 2*len(hit) < len(f.hosts)
 	b.heal = func() {
-		f.heal()
 		for _, more := range heals {
 			more()
 		}
+		f.heal()
+		for _, more := range f.afterwards {
+			more()
+		}
+		f.afterwards = nil
 	}
 	return b
 }

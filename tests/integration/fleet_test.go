@@ -42,13 +42,15 @@ func (n *node) terminate() {
 
 // fleet is a cluster that can be broken: processes behind a network of ours, or containers.
 type fleet struct {
-	t        testing.TB
-	hosts    []host
-	faults   []fault
-	mend     func() // heals the network
-	killed   map[host]bool
-	gone     []host   // were members for a while
-	deserted []string // nodes that ended by themselves
+	t      testing.TB
+	hosts  []host
+	faults []fault
+	mend   func()        // heals the network
+	killed map[host]bool // or may have ended over what was done to them
+	// afterwards is done when all is healed.
+	afterwards []func()
+	gone       []host   // were members for a while
+	deserted   []string // nodes that ended by themselves
 }
 
 // processFleet is n processes.

@@ -20,7 +20,8 @@ func spareFault(c *cluster, network *netfault.Network) fault {
 		}
 		spare := startSpare(c, network, fmt.Sprintf("spare%d", count), flags...)
 		f.gone = append(f.gone, spare)
-		return func() { removeSpare(c, spare) }
+		f.afterwards = append(f.afterwards, func() { removeSpare(c, spare) })
+		return nil
 	}}
 }
 
