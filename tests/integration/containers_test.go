@@ -121,30 +121,19 @@ func removeDocker(t testing.TB, args ...string) {
 // removeLeftovers removes what tests left behind that were killed.
 func removeLeftovers(t testing.TB) {
 	t.Helper()
-	for _, sort := range []struct{ list, remove []string }{
-		{[]string{"ps", "-aq"}, []string{"rm", "-fv"}},
-		{[]string{"network", "ls", "-q"}, []string{"network", "rm"}},
-		{[]string{"image", "ls", "-q"}, []string{"image", "rm", "-f"}},
+	for _, sort := range []struct{ list, inspect, labels, remove string }{
+		{"container ls -aq", "container inspect", ".Config.Labels", "container rm -fv"},
+		{"network ls -q", "network inspect", ".Labels", "network rm"},
+		{"image ls -q", "image inspect", ".Config.Labels", "image rm -f"},
 	} {
-		for _, id := range strings.Fields(docker(t, append(sort.list, "--filter", "label="+dockerLabel)...)) {
-			format := fmt.Sprintf("{{index .Labels %q}}", dockerLabel)
-			if sort.list[0] != "network" {
-				format = fmt.Sprintf("{{index .Config.Labels %q}}", dockerLabel)
-			}
-			owner, err := strconv.Atoi(docker(t, append(strings.Fields(sort.list[0]+" inspect"), "--format", format, id)[inspectFrom(sort.list[0]):]...))
-			if _, statErr := os.Stat(fmt.Sprintf("/proc/%d", owner)); err == nil && os.IsNotExist(statErr) {
-				removeDocker(t, append(sort.remove, id)...)
+		command := func(text string, more ...string) []string { return append(strings.Fields(text), more...) }
+		for _, id := range strings.Fields(docker(t, command(sort.list, "--filter", "label="+dockerLabel)...)) {
+			maker := docker(t, command(sort.inspect, "--format", fmt.Sprintf("{{index %s %q}}", sort.labels, dockerLabel), id)...)
+			if _, err := os.Stat("/proc/" + maker); os.IsNotExist(err) {
+				removeDocker(t, command(sort.remove, id)...)
 			}
 		}
 	}
-}
-
-// inspectFrom: containers are inspected by `docker inspect`, the rest by `docker network inspect` and the like.
-func inspectFrom(sort string) int {
-	if sort == "ps" {
-		return 1
-	}
-	return 0
 }
 
 // container is one node in a container of its own.
