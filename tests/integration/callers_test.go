@@ -35,8 +35,13 @@ func judgeError(text string) answer {
 	case "TRYAGAIN", "CLUSTERDOWN", "LOADING", "READONLY", "MOVED":
 		return answer{outcome: notApplied}
 	}
-	if strings.HasPrefix(text, "ERR not applied") || strings.HasPrefix(text, "ERR not answered") { // among others that were applied
-		return answer{outcome: notApplied}
+	for _, refusal := range []string{
+		"ERR not applied", "ERR not answered", // among others of a pipeline that were
+		"ERR read the value: ", "ERR read the present value: ", // which is damaged on the disk of that node
+	} {
+		if strings.HasPrefix(text, refusal) {
+			return answer{outcome: notApplied}
+		}
 	}
 	return answer{acknowledged, redisError(text)}
 }

@@ -73,10 +73,10 @@ type chaos struct {
 	checker  *checker
 	settled  map[string]any // what keys of earlier segments hold for good
 	report   *report
-	sequence []fault // to be struck first, one at a time
+	sequence []fault // to be struck first, one at a time, each at the leader
 }
 
-// runChaos breaks the fleet for about so long, each of its faults at least once, and fails the test for every violation.
+// runChaos breaks the fleet for about so long, each of its faults at least once and at the leader, and fails the test for every violation.
 func runChaos(t *testing.T, f *fleet, rng *rand.Rand, duration time.Duration, title string) {
 	t.Helper()
 	x := &chaos{
@@ -101,18 +101,21 @@ func (x *chaos) enter(next phase) { x.report.enter(next, x.done()) }
 // step does one thing, or several that overlap, lets it last, heals it, and waits for everybody to go on.
 func (x *chaos) step() {
 	x.t.Helper()
-	chosen := x.fleet.draw(x.rng)
-	if len(x.sequence) > 0 {
+	chosen, first := x.fleet.draw(x.rng), len(x.sequence) > 0
+	if first {
 		chosen, x.sequence = x.sequence[:1], x.sequence[1:]
 	}
 	x.enter(struck)
 	before := x.total()
-	b := x.fleet.strike(x.rng, chosen)
+	b := x.fleet.strike(x.rng, chosen, first)
 	x.t.Logf("%6.1fs %s", time.Since(x.begin).Seconds(), strings.Join(b.told, " + "))
 	length := time.Duration(0)
 	if b.lasting {
 		length = faultLength/4 + span(x.rng, 2*faultLength)
-		if x.rng.IntN(6) == 0 {
+		switch {
+		case first:
+			length = max(length, faultLength)
+		case x.rng.IntN(6) == 0:
 			length = longFault + span(x.rng, 2*time.Second)
 		}
 	}

@@ -112,8 +112,8 @@ type blow struct {
 	heal     func() // ends all of it
 }
 
-// strike does all the chosen faults, shortly after another.
-func (f *fleet) strike(rng *rand.Rand, chosen []fault) blow {
+// strike does all the chosen faults, shortly after another, to the leader only or to whom the dice say.
+func (f *fleet) strike(rng *rand.Rand, chosen []fault, leaderOnly bool) blow {
 	b, leader := blow{}, f.leader() // who led before the first fault: after it, nobody may be there to ask
 	hit, heals := map[host]bool{}, []func(){}
 	for i, one := range chosen {
@@ -121,8 +121,11 @@ func (f *fleet) strike(rng *rand.Rand, chosen []fault) blow {
 			time.Sleep(span(rng, 500*time.Millisecond)) // the distance is part of the fault
 		}
 		victims := f.victims(rng, leader)
-		if one.all {
+		switch {
+		case one.all:
 			victims = f.hosts
+		case leaderOnly && leader != nil:
+			victims = []host{leader}
 		}
 		b.told = append(b.told, describeFault(one, victims))
 		b.lasting = b.lasting || !one.once

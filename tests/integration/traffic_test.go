@@ -39,7 +39,7 @@ type traffic struct {
 	lies    lies
 }
 
-// counts of one kind.
+// counts of one kind. A read without an answer counts as refused.
 type counts struct{ sent, done, unknown, refused atomic.Uint64 }
 
 // lies are wrong answers that no history is needed for.
@@ -89,6 +89,7 @@ func startTraffic(t testing.TB, addrs []string, rng *rand.Rand, kinds []kind, st
 			})
 		}
 	}
+	f.startImpatientReads(ctx, rng)
 	if stale {
 		f.startStaleReads(ctx, id, rng)
 	}
@@ -126,8 +127,12 @@ func (f *traffic) work(ctx context.Context, id int, k kind, c caller, rng *rand.
 
 // operate sends commands and notes what can be known of them; it reports whether all were answered.
 func (f *traffic) operate(id int, n *counts, group string, c caller, commands [][]string) (settled bool) {
+	return f.operateWithin(opTimeout, id, n, group, c, commands)
+}
+
+func (f *traffic) operateWithin(timeout time.Duration, id int, n *counts, group string, c caller, commands [][]string) (settled bool) {
 	// Not the context that ends the clients: what was begun is to have an outcome.
-	ctx, cancel := context.WithTimeout(context.Background(), opTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	call := f.now()
 	answers := c.call(ctx, commands...)
@@ -144,10 +149,13 @@ func (f *traffic) operate(id int, n *counts, group string, c caller, commands []
 		case notApplied:
 			n.refused.Add(1)
 		default:
-			n.unknown.Add(1)
-			if in.ret = forever; !readsOnly(commands[i]) {
-				f.history.add(group, id, in, outcomeless{})
+			if readsOnly(commands[i]) {
+				n.refused.Add(1)
+				break
 			}
+			n.unknown.Add(1)
+			in.ret = forever
+			f.history.add(group, id, in, outcomeless{})
 		}
 		settled = false
 	}
