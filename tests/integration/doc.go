@@ -3,7 +3,7 @@
 //
 //	go test ./tests/integration                            # everything, about five minutes on two cores
 //	go test ./tests/integration -run TestRealData -v       # one promise
-//	make chaos                                             # random faults for as long as CHAOS says
+//	make chaos                                             # the same faults for as long as CHAOS says
 //
 // TestMain builds the binary once. startCluster starts nodes, each with free ports, a data directory and a log file of its
 // own, and waits until every one is ready. At the end of a test every process it started is ended by its id, the logs are
