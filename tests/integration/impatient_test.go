@@ -16,7 +16,6 @@ const (
 )
 
 func (f *traffic) startImpatientReads(ctx context.Context, rng *rand.Rand) {
-	f.counts[impatientKind] = &counts{}
 	for i, addr := range f.addrs {
 		clientRng := rand.New(rand.NewPCG(rng.Uint64(), uint64(i)))
 		f.wg.Go(func() {

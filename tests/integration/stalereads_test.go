@@ -33,7 +33,6 @@ type staleCaller interface {
 var errNoAnswer = errors.New("no answer")
 
 func (f *traffic) startStaleReads(ctx context.Context, lastID int, rng *rand.Rand) {
-	f.counts[staleKind] = &counts{}
 	c, err := client.New(client.Options{Addrs: f.addrs})
 	if err != nil {
 		f.t.Fatal(err)

@@ -73,9 +73,17 @@ func startTraffic(t testing.TB, addrs []string, rng *rand.Rand, kinds []kind, st
 		t:         t, begin: time.Now(), addrs: addrs, history: newHistory(), counts: map[string]*counts{}, cancel: cancel,
 	}
 	t.Cleanup(f.stop)
+	for _, name := range []string{impatientKind, staleKind} { // all of them before the first client looks
+		f.counts[name] = &counts{}
+	}
+	for _, k := range kinds {
+		f.counts[k.name] = &counts{}
+	}
+	if !stale {
+		delete(f.counts, staleKind)
+	}
 	id := 0
 	for i, k := range kinds {
-		f.counts[k.name] = &counts{}
 		sdk, err := newSDKCaller(addrs)
 		if err != nil {
 			t.Fatal(err)
