@@ -48,7 +48,9 @@ func checkGroup(s semantics, group string, ops []porcupine.Operation) error {
 	case porcupine.Ok:
 		return nil
 	case porcupine.Unknown:
-		return fmt.Errorf("%s: the check of %d operations, %d of them of unknown outcome, did not end within %v", group, len(ops), countOpen(ops), checkTime)
+		path, err := writeHistory(group, ops)
+		return fmt.Errorf("%s: the check of %d operations, %d of them of unknown outcome, did not end within %v; see %s (%v)",
+			group, len(ops), countOpen(ops), checkTime, path, err)
 	}
 	path, err := writeEvidence(s, group, ops)
 	if err != nil {
@@ -75,17 +77,23 @@ func artifactsDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// writeEvidence writes the picture that porcupine draws of a history, and the history itself beside it.
-func writeEvidence(s semantics, group string, ops []porcupine.Operation) (path string, err error) {
+// writeHistory writes a history as text.
+func writeHistory(group string, ops []porcupine.Operation) (path string, err error) {
 	dir, err := artifactsDir()
 	if err != nil {
 		return "", err
 	}
-	name := fmt.Sprintf("%s-%s", time.Now().Format("20060102-150405"), strings.ReplaceAll(group, " ", "_"))
-	path = filepath.Join(dir, name+".html")
-	if err := os.WriteFile(filepath.Join(dir, name+".jsonl"), historyText(ops), 0o644); err != nil {
+	path = filepath.Join(dir, fmt.Sprintf("%s-%s.jsonl", time.Now().Format("20060102-150405"), group))
+	return path, os.WriteFile(path, historyText(ops), 0o644)
+}
+
+// writeEvidence writes the picture that porcupine draws of a history, and the history itself beside it.
+func writeEvidence(s semantics, group string, ops []porcupine.Operation) (path string, err error) {
+	path, err = writeHistory(group, ops)
+	if err != nil {
 		return "", err
 	}
+	path = strings.TrimSuffix(path, ".jsonl") + ".html"
 	model := s.model()
 	_, info := porcupine.CheckOperationsVerbose(model, inLanes(ops), checkTime)
 	return path, porcupine.VisualizePath(model, info, path)
