@@ -87,8 +87,11 @@ func (l *spaceLoad) write(ctx context.Context, s *bitcask.Store, keys int, seed 
 	key, value := make([]byte, 16), make([]byte, valueBytes)
 	for {
 		n := done.Add(1)
-		if n > total || n%1024 == 0 && ctx.Err() != nil {
+		if n > total {
 			return nil
+		}
+		if n%1024 == 0 && ctx.Err() != nil {
+			return ctx.Err()
 		}
 		if l.perSecond > 0 && n%1024 == 0 {
 			time.Sleep(time.Until(began.Add(time.Duration(n) * time.Second / time.Duration(l.perSecond))))
