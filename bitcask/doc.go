@@ -9,7 +9,7 @@
 //	err = db.Close()
 //
 // By default a write is on disk when it returns; concurrent writers share one
-// fdatasync. Keys have 1 to 65,535 bytes and all live in memory (about 35 bytes and
+// fdatasync. Keys have 1 to 65,535 bytes and all live in memory (33 to 37 bytes and
 // the key for each, outside the garbage-collected heap); values have up to 8 MiB, or
 // 64 with Options.MaxValueBytes. PutFrom and GetReader take large ones from a reader and give them to one.
 //
@@ -105,6 +105,7 @@
 //
 // # Goroutines
 //
-// Open starts one that builds hints and merges, one that reads sealed segments again (the
-// scrub), and with Interval one that syncs; Close ends them and waits. Everything else runs on the caller's goroutine.
+// Open starts one that builds hints and merges, and one that reads sealed segments again (the scrub). In a store that
+// does not sync each write, one more syncs behind the writers, and one has memory ready ahead of them. Close ends
+// them and waits. Everything else runs on the caller's goroutine.
 package bitcask
