@@ -1,8 +1,11 @@
 package bitcask
 
 import (
+	"cmp"
 	"log/slog"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -32,7 +35,9 @@ type keyLoader struct {
 func (l *keyLoader) load() error {
 	jobs := append([]func(*keyBatch) error(nil), l.more...) // they take longest
 	var keys, keyBytes int
-	for id, h := range l.hints {
+	byKeys := func(a, b uint32) int { return cmp.Compare(l.hints[b].keys, l.hints[a].keys) }
+	for _, id := range slices.SortedFunc(maps.Keys(l.hints), byKeys) { // the last ones end together
+		h := l.hints[id]
 		keys += int(h.keys)
 		keyBytes += int(h.fileSize) - int(h.keys)*hintKeyBytes - int(h.places)*hintPlaceBytes
 		jobs = append(jobs, func(b *keyBatch) error { return l.loadSegment(b, l.segments[id], h) })
