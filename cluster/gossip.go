@@ -30,6 +30,7 @@ type member struct {
 	Expect    int    `json:"e,omitempty"`
 	Removed   bool   `json:"x,omitempty"`
 	NonVoter  bool   `json:"n,omitempty"`
+	Squeezed  bool   `json:"z,omitempty"` // it understands compressed snapshots
 
 	gossipAddr string
 }

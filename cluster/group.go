@@ -341,6 +341,7 @@ type Counters struct {
 	Reads, Rounds, RoundsFailed     uint64 // confirmed reads and their rounds
 	Restarts                        uint64 // of raft inside the process
 	Snapshots                       uint64
+	SnapshotRaw, SnapshotWire       uint64 // bytes of snapshots sent, before and after compression
 	ExpiredKeys                     uint64 // found by the sweep
 	QueueBytes                      int64  // waiting now
 }
@@ -352,6 +353,7 @@ func (g *Group) Counters() Counters {
 		Operations: c.operations.Load(), Entries: c.entries.Load(), EntryBytes: c.bytes.Load(), Overloaded: c.overloaded.Load(),
 		Reads: c.reads.Load(), Rounds: c.rounds.Load(), RoundsFailed: c.roundsFailed.Load(),
 		Restarts: c.restarts.Load(), Snapshots: c.snapshots.Load(), ExpiredKeys: c.expired.Load(),
+		SnapshotRaw: c.snapshotRaw.Load(), SnapshotWire: c.snapshotWire.Load(),
 	}
 	if s := g.session(); s != nil {
 		out.QueueBytes = s.proposer.queue.bytes.Load()
@@ -364,6 +366,7 @@ type counters struct {
 	operations, entries, bytes, overloaded atomic.Uint64
 	reads, rounds, roundsFailed            atomic.Uint64
 	restarts, snapshots, expired           atomic.Uint64
+	snapshotRaw, snapshotWire              atomic.Uint64
 }
 
 // every calls fn until ctx ends, with a pause between.

@@ -236,7 +236,7 @@ func (n *Node) describeSelf() member {
 	id := n.identity.get()
 	return member{
 		ID: id.NodeID, PeerAddr: n.cfg.PeerAddr, RespAddr: n.cfg.RespAddr, HTTPAddr: n.cfg.HTTPAddr,
-		Version: n.cfg.Version, ClusterID: id.ClusterID, Expect: n.cfg.BootstrapExpect, Removed: id.Removed, NonVoter: n.cfg.NonVoter,
+		Version: n.cfg.Version, ClusterID: id.ClusterID, Expect: n.cfg.BootstrapExpect, Removed: id.Removed, NonVoter: n.cfg.NonVoter, Squeezed: true,
 	}
 }
 
@@ -250,11 +250,14 @@ func (n *Node) refreshAddresses() {
 			}
 		}
 	}
+	squeezed := map[raft.ServerID]bool{}
 	for id, known := range n.gossip.everSeen() {
 		m[raft.ServerID(id)] = raft.ServerAddress(known.PeerAddr)
+		squeezed[raft.ServerID(id)] = known.Squeezed
 	}
 	m[raft.ServerID(n.ID())] = raft.ServerAddress(n.cfg.PeerAddr)
 	n.addrs.replace(m)
+	n.addrs.squeezed.Store(&squeezed)
 }
 
 func (n *Node) respAddrOf(id string) string {

@@ -37,9 +37,9 @@ type session struct {
 
 // raftTimeouts of the library that are not in Timing.
 const (
-	// maxAppendEntries bounds one AppendEntries: 64 entries of 512 KiB are 32 MiB, which a follower must
-	// take in within rpcTimeout while its heartbeats wait. Entries are packed, so few are enough.
-	maxAppendEntries = 64
+	// maxAppendEntries bounds one AppendEntries. Entries are packed, up to 512 KiB each, so few are enough; and as one
+	// may be a value of 8 MiB, more of them would cost the leader that memory for each follower that is behind.
+	maxAppendEntries = 16
 	// notifyBuffer: raft's main thread blocks when the channel is full.
 	notifyBuffer = 16
 	// shutdownGrace is how long an answer may take that raft owes at shutdown.
@@ -62,7 +62,7 @@ func (g *Group) newSession() (*session, error) {
 		s.fsm.StartAt(saved[0].Index)
 	}
 	notify := make(chan bool, notifyBuffer)
-	s.transport = newTransport(g.hub.open(), g.addrs, g.watch, log)
+	s.transport = newTransport(g.hub.open(), g.addrs, g.watch, log, &g.counters)
 	r, err := raft.NewRaft(g.raftConfig(notify, log), s.fsm, g.guard, g.stable, s.snapshots, s.transport)
 	if err != nil {
 		s.cancel()

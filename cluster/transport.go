@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -21,11 +22,21 @@ const (
 // still sees its optional interfaces: without RequestPreVote it would turn pre-vote off.
 type transport struct {
 	*raft.NetworkTransport
-	watch *stallWatch
+	watch    *stallWatch
+	stream   *stream
+	addrs    *addressBook
+	counters *counters
+
+	snapshotIdle time.Duration
+	incoming     chan raft.RPC // unbuffered
+	closing      chan struct{}
+	received     chan struct{} // closed when receive has returned
+	closeOnce    sync.Once
 }
 
-func newTransport(stream raft.StreamLayer, addrs *addressBook, watch *stallWatch, log *hclogAdapter) *transport {
-	return &transport{
+// newTransport starts a goroutine, which Close ends.
+func newTransport(stream *stream, addrs *addressBook, watch *stallWatch, log *hclogAdapter, counters *counters) *transport {
+	t := &transport{
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			ServerAddressProvider: addrs,
 			Logger:                log,
@@ -37,8 +48,11 @@ func newTransport(stream raft.StreamLayer, addrs *addressBook, watch *stallWatch
 			Timeout:                 rpcTimeout,
 			MsgpackUseNewTimeFormat: true,
 		}),
-		watch: watch,
+		watch: watch, stream: stream, addrs: addrs, counters: counters, snapshotIdle: snapshotIdle,
+		incoming: make(chan raft.RPC), closing: make(chan struct{}), received: make(chan struct{}),
 	}
+	go t.receive()
+	return t
 }
 
 // SetHeartbeatHandler drops the handler. raft would answer heartbeats on the connection's goroutine, where
@@ -55,10 +69,32 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, r
 	return t.NetworkTransport.AppendEntries(id, target, req, resp)
 }
 
-// addressBook tells raft where a node is now. raft knows nodes by the address in its configuration, which
-// is old after a restart elsewhere; gossip is newer.
+// InstallSnapshot compresses the stream for nodes that understand it (compress.go).
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if !t.addrs.takesSqueezed(id) {
+		t.counters.snapshotRaw.Add(uint64(req.Size))
+		t.counters.snapshotWire.Add(uint64(req.Size))
+		return t.NetworkTransport.InstallSnapshot(id, target, req, resp, data)
+	}
+	squeezed, s, err := squeeze(req, data, t.counters)
+	if err != nil {
+		return err
+	}
+	err = t.NetworkTransport.InstallSnapshot(id, target, squeezed, resp, s)
+	return errors.Join(err, s.Close())
+}
+
+// addressBook tells raft where a node is now, and what it understands. raft knows nodes by the address in its
+// configuration, which is old after a restart elsewhere; gossip is newer.
 type addressBook struct {
-	addrs atomic.Pointer[map[raft.ServerID]raft.ServerAddress]
+	addrs    atomic.Pointer[map[raft.ServerID]raft.ServerAddress]
+	squeezed atomic.Pointer[map[raft.ServerID]bool]
+}
+
+// takesSqueezed tells whether a node understands compressed snapshots.
+func (b *addressBook) takesSqueezed(id raft.ServerID) bool {
+	m := b.squeezed.Load()
+	return m != nil && (*m)[id]
 }
 
 var errNoAddress = errors.New("no address is known")
@@ -141,7 +177,7 @@ type stream struct {
 func (s *stream) Accept() (net.Conn, error) {
 	select {
 	case conn := <-s.hub.conns:
-		return s.adopt(conn)
+		return s.adopt(conn, true)
 	case <-s.closed:
 		return nil, net.ErrClosed
 	case <-s.hub.stop:
@@ -163,11 +199,11 @@ func (s *stream) Dial(address raft.ServerAddress, timeout time.Duration) (net.Co
 	if err != nil {
 		return nil, err
 	}
-	return s.adopt(conn)
+	return s.adopt(conn, false)
 }
 
-func (s *stream) adopt(conn net.Conn) (net.Conn, error) {
-	c := &streamConn{Conn: conn, owner: s}
+func (s *stream) adopt(conn net.Conn, accepted bool) (net.Conn, error) {
+	c := &streamConn{Conn: conn, owner: s, accepted: accepted}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.over {
@@ -194,9 +230,41 @@ func (s *stream) Close() error {
 	return nil
 }
 
+// dropAccepted closes the connections that other nodes have opened. They open new ones.
+func (s *stream) dropAccepted() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.conns {
+		if c.accepted {
+			_ = c.Conn.Close() // its user gets the error
+			delete(s.conns, c)
+		}
+	}
+}
+
 type streamConn struct {
 	net.Conn
-	owner *stream
+	owner    *stream
+	accepted bool // from another node
+	// deadline is raft's, for all of an RPC. raft sets it before it uses the connection.
+	deadline time.Time
+}
+
+// SetDeadline implements net.Conn.
+func (c *streamConn) SetDeadline(t time.Time) error {
+	c.deadline = t
+	return c.Conn.SetDeadline(t)
+}
+
+// Read implements net.Conn. raft's deadline for an RPC is also that for sending it. A large request over a slow
+// network would take longer each time it is tried, so the answer's time begins when the request is out.
+func (c *streamConn) Read(p []byte) (int, error) {
+	if now := time.Now(); !c.deadline.IsZero() && c.deadline.Before(now.Add(rpcTimeout)) {
+		if err := c.SetReadDeadline(now.Add(rpcTimeout)); err != nil {
+			return 0, err
+		}
+	}
+	return c.Conn.Read(p)
 }
 
 // Write implements net.Conn. raft allows an InstallSnapshot time in proportion to its size, hours for a large

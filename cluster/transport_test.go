@@ -12,7 +12,7 @@ import (
 func testTransport(t *testing.T) (*transport, *streamHub) {
 	t.Helper()
 	hub := newStreamHub(newTCPLayer(t, "127.0.0.1:0"))
-	trans := newTransport(hub.open(), &addressBook{}, noWatch(), newHclog(quiet(), "raft"))
+	trans := newTransport(hub.open(), &addressBook{}, noWatch(), newHclog(quiet(), "raft"), &counters{})
 	t.Cleanup(func() {
 		_ = trans.Close()
 		_ = hub.Close()
@@ -81,7 +81,7 @@ func TestAddressBookOverridesTheConfiguration(t *testing.T) {
 	receiver, _ := testTransport(t)
 	hub := newStreamHub(newTCPLayer(t, "127.0.0.1:0"))
 	book := &addressBook{}
-	sender := newTransport(hub.open(), book, noWatch(), newHclog(quiet(), "raft"))
+	sender := newTransport(hub.open(), book, noWatch(), newHclog(quiet(), "raft"), &counters{})
 	defer hub.Close()
 	defer sender.Close()
 	book.replace(map[raft.ServerID]raft.ServerAddress{"moved": receiver.LocalAddr()})

@@ -10,6 +10,7 @@ const (
 	goMetrics  = "github.com/hashicorp/go-metrics"
 	goRedis    = "github.com/redis/go-redis/v9"
 	hclog      = "github.com/hashicorp/go-hclog"
+	kcompress  = "github.com/klauspost/compress"
 	memberlist = "github.com/hashicorp/memberlist"
 	pflag      = "github.com/spf13/pflag"
 	porcupine  = "github.com/anishathalye/porcupine"
@@ -75,7 +76,7 @@ var rules = []rule{
 	{
 		packages: "cluster",
 		own:      []string{"fsm", "bitcask", "command", "internal/..."},
-		others:   []string{raft, raftBoltdb, boltdb, memberlist, hclog, goMetrics, uuid, xSync, xSys},
+		others:   []string{raft, raftBoltdb, boltdb, memberlist, hclog, goMetrics, kcompress, uuid, xSync, xSys},
 		reason:   "the cluster reaches its peers through an interface it declares itself; transport implements it, cmd/node joins them",
 	},
 	{

@@ -57,6 +57,8 @@ func newNodeCollector(s *Server) *nodeCollector {
 	add(gauge, "commit_index", "Last log entry known to be committed.", group, func(r *reading) float64 { return float64(r.status.Commit) })
 	add(counter, "raft_restarts_total", "Restarts of raft inside the process, to leave a state that it cannot.", group, func(r *reading) float64 { return float64(r.counters.Restarts) })
 	add(counter, "snapshots_total", "Snapshots taken.", group, func(r *reading) float64 { return float64(r.counters.Snapshots) })
+	add(counter, "snapshot_sent_bytes_total", "Bytes of snapshots sent to other nodes, before compression.", group, func(r *reading) float64 { return float64(r.counters.SnapshotRaw) })
+	add(counter, "snapshot_wire_bytes_total", "The same on the wire.", group, func(r *reading) float64 { return float64(r.counters.SnapshotWire) })
 	add(counter, "operations_total", "Operations evaluated by the proposer.", group, func(r *reading) float64 { return float64(r.counters.Operations) })
 	add(counter, "entries_total", "Log entries proposed.", group, func(r *reading) float64 { return float64(r.counters.Entries) })
 	add(counter, "entry_bytes_total", "Bytes of log entries proposed.", group, func(r *reading) float64 { return float64(r.counters.EntryBytes) })
