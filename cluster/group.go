@@ -27,6 +27,7 @@ type Group struct {
 	log    *slog.Logger
 	store  *bitcask.Store
 	stable *stableStore
+	logs   *fsm.LogStore
 	guard  *logGuard
 	watch  *stallWatch
 	hub    *streamHub
@@ -85,9 +86,9 @@ func openGroup(cfg Config, parts groupParts) (_ *Group, err error) {
 	if err := vfs.OS().SyncDir(parts.dir); err != nil { // raft.db may be new
 		return nil, fmt.Errorf("sync the group's directory: %w", err)
 	}
-	logs := fsm.NewLogStore(g.store)
-	logs.OnFatal(g.fatal)
-	g.guard = &logGuard{LogStore: logs, watch: g.watch, onFatal: g.fatal, onFirst: func() error {
+	g.logs = fsm.NewLogStore(g.store)
+	g.logs.OnFatal(g.fatal)
+	g.guard = &logGuard{LogStore: g.logs, watch: g.watch, onFatal: g.fatal, onFirst: func() error {
 		return parts.identity.update(func(id *identity) error { id.Started = true; return nil })
 	}}
 	if err := g.checkStart(parts.identity); err != nil {

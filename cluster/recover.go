@@ -142,7 +142,7 @@ func (o *offline) close() error {
 
 func (o *offline) inspect() (*Recovery, error) {
 	id := o.identity.get()
-	g := &Group{store: o.store, stable: o.stable, log: slog.New(slog.NewTextHandler(io.Discard, nil)), guard: &logGuard{LogStore: o.logs}}
+	g := &Group{store: o.store, stable: o.stable, logs: o.logs, log: slog.New(slog.NewTextHandler(io.Discard, nil)), guard: &logGuard{LogStore: o.logs}}
 	st, err := g.readStartState()
 	if err != nil {
 		return nil, err
@@ -190,7 +190,7 @@ func (o *offline) configuration(st *startState) ([]raft.Server, error) {
 			return raft.DecodeConfiguration(entry.Data).Servers, nil
 		}
 	}
-	list, err := fsm.NewSnapshotStore(o.store, slog.New(slog.NewTextHandler(io.Discard, nil))).List()
+	list, err := fsm.NewSnapshotStore(o.logs, slog.New(slog.NewTextHandler(io.Discard, nil))).List()
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}

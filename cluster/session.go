@@ -52,7 +52,7 @@ func (g *Group) newSession() (*session, error) {
 	log := newHclog(g.log, "raft")
 	s.fsm = fsm.New(g.store, g.log)
 	s.fsm.OnFatal(g.fatal)
-	s.snapshots = fsm.NewSnapshotStore(g.store, g.log)
+	s.snapshots = fsm.NewSnapshotStore(g.logs, g.log)
 	saved, err := s.snapshots.List()
 	if err != nil {
 		s.cancel()

@@ -84,7 +84,7 @@ func (g *Group) readStartState() (*startState, error) {
 	if st.term, err = g.stable.term(); err != nil {
 		return nil, fmt.Errorf("read raft's term: %w", err)
 	}
-	snapshots, err := fsm.NewSnapshotStore(g.store, g.log).List()
+	snapshots, err := fsm.NewSnapshotStore(g.logs, g.log).List()
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", err)
 	}

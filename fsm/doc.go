@@ -4,7 +4,8 @@
 //
 //	store, err := bitcask.Open(dir, &bitcask.Options{Replicated: true})
 //	machine := fsm.New(store, logger)
-//	raft.NewRaft(conf, machine, fsm.NewLogStore(store), stable, fsm.NewSnapshotStore(store, logger), transport)
+//	logs := fsm.NewLogStore(store)
+//	raft.NewRaft(conf, machine, logs, stable, fsm.NewSnapshotStore(logs, logger), transport)
 //
 // Append (LogStore.StoreLogs) is the only disk write of an entry, ApplyBatch moves
 // pointers in memory, and a snapshot is a reference to files that are there

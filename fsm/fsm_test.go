@@ -28,7 +28,8 @@ func open(t *testing.T, dir string) *node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = store.Close() })
-	return &node{store, NewLogStore(store), New(store, quiet), NewSnapshotStore(store, quiet)}
+	logs := NewLogStore(store)
+	return &node{store, logs, New(store, quiet), NewSnapshotStore(logs, quiet)}
 }
 
 func must(t *testing.T, err error) {

@@ -16,12 +16,13 @@ import (
 type LogStore struct {
 	store *bitcask.Store
 	cache logCache
+	holds *holds
 	fatal func(error)
 }
 
 // NewLogStore gives the log of store, which is open in Replicated mode.
 func NewLogStore(store *bitcask.Store) *LogStore {
-	return &LogStore{store: store, fatal: func(error) {}}
+	return &LogStore{store: store, holds: newHolds(), fatal: func(error) {}}
 }
 
 // OnFatal sets what is called with an error after which the node must stop. Call
@@ -82,12 +83,13 @@ func (l *LogStore) StoreLogs(logs []*raft.Log) error {
 }
 
 // DeleteRange drops entries from either end. Committed ones go from the old end,
-// after a snapshot (which has committed what it covers, see sink.Close).
+// after a snapshot (which has committed what it covers, see sink.Close), but for those that a receiver of a snapshot
+// needs next: raft asks again after its next snapshot.
 // Uncommitted ones go from the new end, because another leader's take their place.
 func (l *LogStore) DeleteRange(first, last uint64) error {
 	applied, _ := l.store.Applied()
 	if first <= applied {
-		l.store.ForgetBefore(min(last, applied) + 1)
+		l.store.ForgetBefore(l.holds.limit(min(last, applied), l.store.Stats().LogBytes) + 1)
 		return nil
 	}
 	if err := l.store.TruncateAfter(first - 1); err != nil {

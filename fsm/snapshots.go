@@ -21,15 +21,16 @@ import (
 // neither raft nor the engine ahead of the other.
 type SnapshotStore struct {
 	store  *bitcask.Store
+	holds  *holds
 	logger *slog.Logger
 
 	mu      sync.Mutex
 	arrived *received // verified, waiting for Restore; at most one
 }
 
-// NewSnapshotStore gives the snapshots of store.
-func NewSnapshotStore(store *bitcask.Store, logger *slog.Logger) *SnapshotStore {
-	return &SnapshotStore{store: store, logger: logger}
+// NewSnapshotStore gives the snapshots of the store that logs is the log of.
+func NewSnapshotStore(logs *LogStore, logger *slog.Logger) *SnapshotStore {
+	return &SnapshotStore{store: logs.store, holds: logs.holds, logger: logger}
 }
 
 // Create opens a sink, for a local snapshot and for a received one: which it is
@@ -54,7 +55,7 @@ func (s *SnapshotStore) List() ([]*raft.SnapshotMeta, error) {
 	return list, nil
 }
 
-// Open gives a snapshot's stream. Its Size is exact.
+// Open gives a snapshot's stream. Its Size is exact. The log behind it is kept until a while after it was closed.
 func (s *SnapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	s.mu.Lock()
 	arrived := s.arrived
@@ -80,9 +81,20 @@ func (s *SnapshotStore) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, erro
 			return nil, nil, fmt.Errorf("open snapshot %q: %w", id, err)
 		}
 		meta.Size = stream.Size()
-		return meta, stream, nil
+		return meta, &outgoing{stream, s.holds.take(meta.Index, meta.Size)}, nil
 	}
 	return nil, nil, fmt.Errorf("open snapshot %q: there is none of that name", id)
+}
+
+// outgoing is a snapshot on its way to a follower.
+type outgoing struct {
+	*bitcask.Stream
+	hold *hold
+}
+
+func (o *outgoing) Close() error {
+	o.hold.release()
+	return o.Stream.Close()
 }
 
 // setArrived keeps a verified snapshot until Restore, and drops an earlier one.
