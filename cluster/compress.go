@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/klauspost/compress/zstd"
@@ -26,28 +27,41 @@ const (
 	blockBytes      = 1 << 20
 	blockHead       = 4
 	blockCompressed = 1 << 31
-	// worthwhile: a block has to lose an eighth, or reading it is not worth the receiver's time.
-	worthwhile = blockBytes - blockBytes/8
-	// maxSkipped blocks go as they are, without a try, after tries that failed. Values that are compressed already
-	// then cost one try in 65 blocks.
+	// pieceBytes are written at once: each piece has rpcTimeout, however slow the network is.
+	pieceBytes = 64 << 10
+	// worthReading is the share that a block has to lose, or it goes as it is: the receiver has work with it too.
+	worthReading = 1.0 / 8
+	// maxSkipped blocks are not tried after tries that did not pay. Values that are compressed already then cost one
+	// try in 65 blocks.
 	maxSkipped = 64
 
 	squeezedMark = "raftcask-zstd\x00"
 )
 
-// squeezer compresses a snapshot while it is being read. One goroutine uses it.
+// squeezer sends a snapshot. It compresses a block if that is less time than it saves on the network: with both as
+// fast as the last ones were. One goroutine uses it.
 type squeezer struct {
-	src     io.Reader
-	encoder *zstd.Encoder
-	block   []byte // from src
-	out     []byte // head and bytes, to be read
-	packed  []byte // buffer that out may point to
-	skip    int    // blocks that are not tried
-	failed  int    // tries that failed, in a row
-	wire    *atomic.Uint64
-	raw     *atomic.Uint64
-	err     error
+	src       io.Reader
+	encoder   *zstd.Encoder
+	raw, wire *atomic.Uint64
+
+	block, packed []byte // head and bytes: as it is, and compressed
+	skip          int    // blocks that are not tried
+	failed        int    // tries that failed, in a row
+	// What compressing a byte and sending one took lately.
+	compressing, sending pace
 }
+
+// pace is time for bytes; what is older counts half as much with each block.
+type pace struct {
+	seconds, bytes float64
+}
+
+func (p *pace) add(d time.Duration, bytes int) {
+	p.seconds, p.bytes = p.seconds/2+d.Seconds(), p.bytes/2+float64(bytes)
+}
+
+func (p *pace) perByte() float64 { return p.seconds / max(p.bytes, 1) }
 
 // newSqueezer counts what it takes in raw and what it gives in wire.
 func newSqueezer(src io.Reader, raw, wire *atomic.Uint64) (*squeezer, error) {
@@ -76,54 +90,60 @@ func readSqueezedSize(mark []byte) (size int64, ok bool) {
 	return size, size >= 0
 }
 
-// Read implements io.Reader.
-func (s *squeezer) Read(p []byte) (int, error) {
-	if len(s.out) == 0 {
-		if s.err == nil {
-			s.err = s.fill()
-		}
-		if s.err != nil {
-			return 0, s.err
-		}
-	}
-	n := copy(p, s.out)
-	s.out = s.out[n:]
-	return n, nil
+// Read is here because raft wants an io.Reader. It sends by WriteTo, through io.Copy.
+func (s *squeezer) Read([]byte) (int, error) {
+	return 0, errors.New("a compressed snapshot is sent by WriteTo")
 }
 
-// fill takes the next block.
-func (s *squeezer) fill() error {
-	n, err := io.ReadFull(s.src, s.block[blockHead:])
-	if n == 0 {
-		return err // io.EOF at the end
+// WriteTo implements io.WriterTo.
+func (s *squeezer) WriteTo(w io.Writer) (total int64, err error) {
+	for {
+		n, err := io.ReadFull(s.src, s.block[blockHead:])
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return total, err
+		}
+		out := s.pack(s.block[:blockHead+n])
+		start := time.Now()
+		for rest := out; len(rest) > 0; {
+			sent, err := w.Write(rest[:min(len(rest), pieceBytes)])
+			total += int64(sent)
+			rest = rest[sent:]
+			if err != nil {
+				return total, err
+			}
+		}
+		s.sending.add(time.Since(start), len(out))
+		s.raw.Add(uint64(n))
+		s.wire.Add(uint64(len(out)))
 	}
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return err
-	}
-	block := s.block[:blockHead+n]
-	binary.LittleEndian.PutUint32(block, uint32(n))
-	s.out = block
+}
+
+// pack gives a block as it is to be sent.
+func (s *squeezer) pack(block []byte) []byte {
+	size := len(block) - blockHead
+	binary.LittleEndian.PutUint32(block, uint32(size))
 	if s.skip > 0 {
 		s.skip--
-	} else {
-		s.try(block)
+		return block
 	}
-	s.raw.Add(uint64(n))
-	s.wire.Add(uint64(len(s.out)))
-	return nil
-}
-
-// try compresses a block, and takes the result if it is short enough.
-func (s *squeezer) try(block []byte) {
+	start := time.Now()
 	s.packed = s.encoder.EncodeAll(block[blockHead:], append(s.packed[:0], make([]byte, blockHead)...))
-	if len(s.packed) > len(block)*(worthwhile>>10)/(blockBytes>>10) {
-		s.failed++
-		s.skip = min(1<<min(s.failed, 16), maxSkipped)
-		return
+	s.compressing.add(time.Since(start), size)
+	length := len(s.packed) - blockHead
+	saved := float64(size-length) / float64(size)
+	s.failed++
+	s.skip = min(1<<min(s.failed, 16), maxSkipped)
+	if saved < worthReading {
+		return block
 	}
-	s.failed = 0
-	binary.LittleEndian.PutUint32(s.packed, uint32(len(s.packed)-blockHead)|blockCompressed)
-	s.out = s.packed
+	if s.sending.bytes == 0 || s.compressing.perByte() < saved*s.sending.perByte() {
+		s.failed, s.skip = 0, 0
+	}
+	binary.LittleEndian.PutUint32(s.packed, uint32(length)|blockCompressed)
+	return s.packed
 }
 
 // Close frees the encoder.
