@@ -58,7 +58,7 @@ func squeezeAll(t testing.TB, data []byte) []byte {
 
 func TestSqueezedSnapshotComesOutAsItWas(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
-	for _, size := range []int{0, 1, 1000, blockBytes - 1, blockBytes, blockBytes + 1, 5*blockBytes + 17} {
+	for _, size := range []int{0, 1, 1000, blockBytes - 1, blockBytes, blockBytes + 1, 2*blockBytes + 17} {
 		for _, share := range []float64{0, 0.1, 0.9, 1} {
 			data := snapshotLike(rng, size, share)
 			out := squeezeAll(t, data)
@@ -101,15 +101,15 @@ func TestCompressionHasToBeFasterThanTheNetwork(t *testing.T) {
 			t.Fatal(err)
 		}
 		compressed := 0
-		for range 100 {
+		for range 20 {
 			s.sending = pace{secondsPerByte, 1}
 			block := append(make([]byte, blockHead), text...)
 			if len(s.pack(block)) < len(block) {
 				compressed++
 			}
 		}
-		if slow := secondsPerByte > 0; slow && compressed != 100 || !slow && (compressed > 10 || compressed < 2) {
-			t.Errorf("%v s for a byte: %d of 100 blocks were compressed", secondsPerByte, compressed)
+		if slow := secondsPerByte > 0; slow && compressed != 20 || !slow && (compressed > 6 || compressed < 2) {
+			t.Errorf("%v s for a byte: %d of 20 blocks were compressed", secondsPerByte, compressed)
 		}
 	}
 }
