@@ -70,9 +70,9 @@ type Config struct {
 
 // Timing holds the node's time-outs. Zero fields mean the defaults.
 type Timing struct {
-	// Heartbeat without contact after which a follower stands for election, and Election, after which a
-	// candidate tries again; default 400 ms each, randomized up to twice that. Shorter fails over sooner
-	// and elects falsely when a disk or the scheduler pauses longer than that.
+	// Heartbeat without contact after which a follower doubts its leader, and Election, after which a candidate tries
+	// again; default 400 ms each. A follower stands for election after 1.25 to 1.6 of the first (silence.go), a candidate
+	// after 1 to 2 of the second. Shorter fails over sooner and elects falsely when the scheduler pauses longer than that.
 	Heartbeat, Election time.Duration
 	// Commit is how soon an idle follower learns of a commit; default 25 ms, randomized up to twice
 	// that. Shorter costs an RPC per follower each time.

@@ -38,6 +38,6 @@
 // Node owns: gossip joiner, membership loop (bootstrap until the node is a member, reconciliation
 // while its group leads), freshener (staleness.go). Group owns: accept loop of the stream layer, stall watch, snapshot
 // trigger, expiry sweep, watchdog. A session (one life of a raft.Raft inside the Group, see session.go) owns:
-// leadership monitor, proposer, completer, deadline sweeper, round runner. Close stops each owner's
+// leadership monitor, silence watch, proposer, completer, deadline sweeper, round runner. Close stops each owner's
 // goroutines and waits for them.
 package cluster

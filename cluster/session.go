@@ -30,9 +30,10 @@ type session struct {
 
 	ctx    context.Context // ends when the session is being stopped
 	cancel context.CancelFunc
-	worker sync.WaitGroup // the leadership monitor
+	worker sync.WaitGroup // the leadership monitor, and who watches the leader
 	// transferring is held by a leadership transfer.
 	transferring sync.Mutex
+	reloading    sync.Mutex // held while raft's configuration is changed
 }
 
 // raftTimeouts of the library that are not in Timing.
@@ -77,6 +78,7 @@ func (g *Group) newSession() (*session, error) {
 	s.proposer.start()
 	s.rounds.start()
 	s.worker.Go(func() { s.monitor(notify) })
+	s.worker.Go(s.watchSilence)
 	return s, nil
 }
 

@@ -61,9 +61,7 @@ func (s *session) setTrailing(trailingBytes, logBytes int64, entries uint64) {
 		return
 	}
 	size := max(logBytes/int64(entries), 1)
-	conf := s.raft.ReloadableConfig()
-	conf.TrailingLogs = max(uint64(trailingBytes/size), min(minTrailingLogs, entries/2))
-	if err := s.raft.ReloadConfig(conf); err != nil {
-		s.group.log.Warn("raft refused the number of trailing logs", "trailing_logs", conf.TrailingLogs, "error", err)
-	}
+	s.reload(func(conf *raft.ReloadableConfig) {
+		conf.TrailingLogs = max(uint64(trailingBytes/size), min(minTrailingLogs, entries/2))
+	})
 }
