@@ -34,7 +34,8 @@ type Group struct {
 	addrs  *addressBook
 	fatal  func(error)
 	// describe names a node's client address; the node knows it by gossip.
-	describe func(id string) (respAddr string)
+	describe  func(id string) (respAddr string)
+	clusterID func() string
 
 	counters counters
 
@@ -64,6 +65,7 @@ func openGroup(cfg Config, parts groupParts) (_ *Group, err error) {
 	g := &Group{
 		id: defaultGroup, nodeID: parts.nodeID, cfg: cfg, log: cfg.Logger.With("group", defaultGroup),
 		addrs: parts.addrs, fatal: parts.fatal, describe: parts.describe,
+		clusterID: func() string { return parts.identity.get().ClusterID },
 	}
 	g.ctx, g.cancel = context.WithCancel(context.Background())
 	g.watch = newStallWatch(cfg.Timing.StallLeader, cfg.Timing.StallLimit, g.fatal)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/raftcask/raftcask/fsm"
 )
 
 // monitor follows raft's leadership until the session stops. A new leader may serve only once its state
@@ -58,7 +60,7 @@ func (s *session) lose() {
 func (s *session) establish(ctx context.Context) {
 	term := s.raft.CurrentTerm()
 	start := time.Now()
-	if err := s.barrier(ctx); err != nil {
+	if err := s.first(ctx, term); err != nil {
 		if ctx.Err() == nil {
 			s.group.log.Info("leadership was not established", "term", term, "error", err)
 		}
@@ -72,12 +74,25 @@ func (s *session) establish(ctx context.Context) {
 	s.group.log.Info("leading", "term", term, "took", time.Since(start).Round(time.Millisecond))
 }
 
-// barrier returns nil when everything before it is applied. While a leadership transfer of an earlier term
-// hangs, raft refuses every write of the leader, for ever (hashicorp/raft#696): then the session is stuck.
+// first is a leader's first entry. It names the cluster, so that every replica can tell that it replicates the right
+// log (session.checkCluster), and when it is applied, then so is everything before it.
+func (s *session) first(ctx context.Context, term uint64) error {
+	return s.await(ctx, func() raft.Future {
+		return s.raft.ApplyLog(fsm.ClusterEntry(term, s.group.clusterID()), 0)
+	})
+}
+
+// barrier returns nil when everything before it is applied.
 func (s *session) barrier(ctx context.Context) error {
+	return s.await(ctx, func() raft.Future { return s.raft.Barrier(0) })
+}
+
+// await waits for an entry. While a leadership transfer of an earlier term
+// hangs, raft refuses every write of the leader, for ever (hashicorp/raft#696): then the session is stuck.
+func (s *session) await(ctx context.Context, start func() raft.Future) error {
 	var since time.Time
 	for {
-		err := wait(ctx, s.raft.Barrier(0))
+		err := wait(ctx, start())
 		if !errors.Is(err, raft.ErrLeadershipTransferInProgress) {
 			return err
 		}

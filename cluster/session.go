@@ -53,6 +53,7 @@ func (g *Group) newSession() (*session, error) {
 	log := newHclog(g.log, "raft")
 	s.fsm = fsm.New(g.store, g.log)
 	s.fsm.OnFatal(g.fatal)
+	s.fsm.OnClusterID(g.checkCluster)
 	s.snapshots = fsm.NewSnapshotStore(g.logs, g.log)
 	saved, err := s.snapshots.List()
 	if err != nil {
@@ -101,6 +102,17 @@ func (g *Group) raftConfig(notify chan<- bool, log *hclogAdapter) *raft.Config {
 	c.SnapshotInterval = time.Hour
 	c.TrailingLogs = uint64(g.cfg.Limits.TrailingBytes/1024) + 1 // until the real size of entries is known
 	return c
+}
+
+// checkCluster compares the cluster that an entry names with the node's own. Entries of earlier terms may name the
+// cluster that this one was recovered from.
+func (g *Group) checkCluster(index, term uint64, clusterID string) {
+	own := g.clusterID()
+	if now, err := g.stable.term(); err != nil || now != term || clusterID == own || own == "" {
+		return
+	}
+	g.fatal(fmt.Errorf("%w: entry %d of the log is of cluster %s, and this node belongs to cluster %s: it was given the data or the peers of another one; move its data directory away, and start it with an empty one and a new node id",
+		ErrIdentity, index, clusterID, own))
 }
 
 // stop ends the session. Whoever waits in it gets an answer.

@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -23,13 +24,27 @@ type FSM struct {
 	logger *slog.Logger
 	fatal  func(error)
 	fed    atomic.Uint64 // last index that raft gave to this process
+	named  func(index, term uint64, clusterID string)
 }
 
 var _ raft.BatchingFSM = (*FSM)(nil)
 
 // New gives the state machine of store.
 func New(store *bitcask.Store, logger *slog.Logger) *FSM {
-	return &FSM{store: store, logger: logger, fatal: func(error) {}}
+	return &FSM{store: store, logger: logger, fatal: func(error) {}, named: func(uint64, uint64, string) {}}
+}
+
+// OnClusterID sets what is called with each entry that names the cluster (ClusterEntry). Call it before raft starts.
+func (f *FSM) OnClusterID(named func(index, term uint64, clusterID string)) { f.named = named }
+
+// clusterMark begins the extension of an entry that names the cluster.
+const clusterMark = "raftcask-cluster\x00"
+
+// ClusterEntry is an entry without effects that names the cluster whose log it is in. It was made in term.
+func ClusterEntry(term uint64, clusterID string) raft.Log {
+	var b bitcask.Batch
+	b.Reset(term, 0)
+	return raft.Log{Data: b.Detach(), Extensions: []byte(clusterMark + clusterID)}
 }
 
 // OnFatal sets what is called with an error after which the node must stop. Call
@@ -71,6 +86,9 @@ func (f *FSM) ApplyBatch(logs []*raft.Log) []any {
 		}
 		if term, ok := bitcask.BatchTerm(log.Data); ok && term != 0 && term != log.Term {
 			responses[i] = ErrStaleTerm
+		}
+		if id, ok := bytes.CutPrefix(log.Extensions, []byte(clusterMark)); ok {
+			f.named(log.Index, log.Term, string(id))
 		}
 	}
 	return responses

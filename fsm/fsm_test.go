@@ -267,3 +267,25 @@ func TestSnapshotAfterRestartFromASnapshot(t *testing.T) {
 	must(t, err)
 	s.Release()
 }
+
+func TestEntryThatNamesTheClusterIsTold(t *testing.T) {
+	n := open(t, t.TempDir())
+	var told []string
+	n.fsm.OnClusterID(func(index, term uint64, id string) { told = append(told, fmt.Sprint(index, term, id)) })
+	n.fill(t, 1, 2)
+	log := ClusterEntry(4, "c1")
+	log.Index, log.Term = 3, 4
+	must(t, n.log.StoreLog(&log))
+	n.log.cache = logCache{} //nolint:govet // nobody uses it: as after a restart
+	stored := new(raft.Log)
+	must(t, n.log.GetLog(3, stored))
+	if r := n.fsm.Apply(stored); r != nil {
+		t.Fatal(r)
+	}
+	if len(told) != 1 || told[0] != "3 4c1" {
+		t.Errorf("told %q", told)
+	}
+	if n.store.Len() != 2 {
+		t.Errorf("%d keys", n.store.Len())
+	}
+}
