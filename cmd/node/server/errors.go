@@ -30,6 +30,11 @@ func (e *portError) Error() string {
 	return fmt.Sprintf("cannot listen on the %s address %s (%s): %v", e.what, e.addr, e.flag, e.err)
 }
 
+// rejoin is the way back for a node whose data is damaged. Under its old id it would have forgotten what it voted for; so
+// an older copy of the directory is no way back either, as long as there are other nodes.
+const rejoin = "Move the directory away, start the node with an empty one and a new id (--id), so that it is filled from the others, " +
+	"and then run \"raftcask cluster replace OLD-ID NEW-ID\". If it was the only node, restore a backup."
+
 // explain turns an error of the start into what the operator needs: what is wrong,
 // and what to do next. The cause stays in the chain.
 func explain(cfg Config, err error) error {
@@ -40,7 +45,7 @@ func explain(cfg Config, err error) error {
 	case errors.Is(err, bitcask.ErrLocked):
 		return fmt.Errorf("--data %s: %w", cfg.DataDir, err) // the engine names the holder and says what to do
 	case errors.Is(err, bitcask.ErrCorrupt):
-		return fmt.Errorf("the data in %s is damaged and was left as it is: restore it from a backup, or move it away and start with an empty directory and a new --id, so that the node is filled from the others: %w", cfg.DataDir, err)
+		return fmt.Errorf("the data in %s is damaged and was left as it is, and this node does not serve. %s The damage: %w", cfg.DataDir, rejoin, err)
 	case errors.Is(err, cluster.ErrIdentity):
 		return err // says what to do
 	case errors.Is(err, syscall.EROFS), errors.Is(err, fs.ErrPermission):
@@ -62,7 +67,7 @@ func fatalText(dir string, err error) string {
 	case errors.Is(err, bitcask.ErrPoisoned):
 		advice = "the disk may have lost writes that were reported as done; check it, then start the node again: it reads what is really there"
 	case errors.Is(err, bitcask.ErrCorrupt):
-		advice = "the damaged file was left as it is; move the directory away and start with an empty one and a new --id, so that the node is filled from the others"
+		advice = "the damaged file was left as it is. " + rejoin
 	}
 	return fmt.Sprintf("the node stops at once: %v (data directory %s): %s", err, dir, advice)
 }
