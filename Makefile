@@ -17,7 +17,7 @@ CRASH_CLONES  ?= 10000
 CHAOS         ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build deps test lint bench bench-embedded bench-merge chaos crash fuzz image clean
+.PHONY: help dev build deps test lint bench bench-embedded bench-merge bench-failover chaos crash fuzz image clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ bench-embedded: ## the engine beside other embedded stores; writes bench/results
 
 bench-merge: ## gets, puts and disk space beside merges; writes bench/results/<date>-merge.md (about 8 minutes)
 	cd bench && go run ./merge
+
+bench-failover: build ## for how long nobody can write when the leader goes; writes bench/results/<date>-failover.md (about 15 minutes)
+	cd bench && go run ./failover -raftcask ../$(BIN)/raftcask
 
 chaos: deps ## break a live cluster for CHAOS (default 10m), then one of containers for a fifth of it; report in bin/chaos/
 	RAFTCASK_CHAOS_DURATION=$(CHAOS) RAFTCASK_ARTIFACTS=$(CURDIR)/$(BIN)/chaos \
