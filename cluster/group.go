@@ -26,6 +26,7 @@ type Group struct {
 	cfg    Config
 	log    *slog.Logger
 	store  *bitcask.Store
+	reads  *watchedStore // store, for transactions
 	stable *stableStore
 	logs   *fsm.LogStore
 	guard  *logGuard
@@ -38,6 +39,7 @@ type Group struct {
 	clusterID func() string
 
 	counters counters
+	damage   atomic.Pointer[error] // the first that was met
 
 	ctx     context.Context // ends at close
 	cancel  context.CancelFunc
@@ -82,6 +84,7 @@ func openGroup(cfg Config, parts groupParts) (_ *Group, err error) {
 	if g.store, err = bitcask.Open(cask, &cfg.Engine); err != nil {
 		return nil, fmt.Errorf("open the engine: %w", err)
 	}
+	g.reads = &watchedStore{g.store, g.noteDamage}
 	if g.stable, err = openStable(filepath.Join(parts.dir, "raft.db"), g.watch, g.fatal); err != nil {
 		return nil, fmt.Errorf("open raft's term and vote: %w", err)
 	}
@@ -249,7 +252,7 @@ func (g *Group) ConfirmLeader(ctx context.Context) error {
 }
 
 // ReadTx returns a read transaction on what is applied on this node, at this moment.
-func (g *Group) ReadTx() *ReadTx { return &ReadTx{store: g.store, now: g.store.Now()} }
+func (g *Group) ReadTx() *ReadTx { return &ReadTx{store: g.reads, now: g.store.Now()} }
 
 // IsLeader reports whether this node leads and is ready to serve. It may be about to lose that.
 func (g *Group) IsLeader() bool {

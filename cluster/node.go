@@ -187,6 +187,7 @@ func (n *Node) membership() {
 		if member {
 			n.noteJoined()
 			n.reconcile(n.ctx)
+			n.stopIfDamaged(n.ctx)
 		}
 		pause := n.cfg.Timing.Reconcile
 		if !member || !n.identity.get().Joined {

@@ -72,7 +72,7 @@ func (g *Group) newSession() (*session, error) {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	s.raft = r
-	s.proposer = newProposer(r, g.store, &g.cfg, &g.counters, func(err error) { s.setStuck(err) })
+	s.proposer = newProposer(r, g.reads, &g.cfg, &g.counters, func(err error) { s.setStuck(err) })
 	s.rounds = newRounds(s, g.callConfirm, 2*g.cfg.Timing.Heartbeat, &g.counters)
 	stored := s.proposer.noteStored
 	g.guard.onStored.Store(&stored)
