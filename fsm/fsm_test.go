@@ -276,7 +276,7 @@ func TestEntryThatNamesTheClusterIsTold(t *testing.T) {
 	log := ClusterEntry(4, "c1")
 	log.Index, log.Term = 3, 4
 	must(t, n.log.StoreLog(&log))
-	n.log.cache = logCache{} //nolint:govet // nobody uses it: as after a restart
+	n.log.cache = logCache{} // as after a restart
 	stored := new(raft.Log)
 	must(t, n.log.GetLog(3, stored))
 	if r := n.fsm.Apply(stored); r != nil {

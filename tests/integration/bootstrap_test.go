@@ -48,7 +48,7 @@ func TestHalvesFormOneCluster(t *testing.T) {
 	n1.start()
 	eventually(t, readyTimeout, "n1 and n3 have found each other", func() error {
 		if s, err := statusAt(t, n1.resp); err != nil || len(s.Nodes) != 2 {
-			return fmt.Errorf("%+v, %v", s, err)
+			return fmt.Errorf("%+v: %w", s, err)
 		}
 		return nil
 	})

@@ -61,18 +61,6 @@ func (w *steadyWrites) end(t *testing.T) {
 	}
 }
 
-// goOn waits until so many more were written.
-func (w *steadyWrites) goOn(t *testing.T, more int64) {
-	t.Helper()
-	goal := w.written.Load() + more
-	eventually(t, time.Minute, "the writes go on", func() error {
-		if now := w.written.Load(); now < goal {
-			return fmt.Errorf("%d of %d", now, goal)
-		}
-		return nil
-	})
-}
-
 // TestFollowerReturnsUnderConstantWrites lets a follower come back whose log is gone from the leader, over a network on
 // which the snapshot takes longer than the leader needs to write, and to drop, many times the log that it keeps. It must
 // not find after each snapshot that it needs another one (consul#9609).

@@ -57,7 +57,7 @@ const (
 	healBound = 30 * time.Second
 	// progressPerPhase is how many operations of each kind every quiet phase must see.
 	progressPerPhase = 5
-	// faultLength is longer than the longest election time-out (0.8 s): a leader that is away for so long is deposed.
+	// faultLength is longer than the longest election time-out (1 s): a leader that is away for so long is deposed.
 	faultLength = 1200 * time.Millisecond
 	// longFault is long enough for an election: while it lasts, a majority that it leaves whole must serve.
 	longFault = 4 * time.Second
