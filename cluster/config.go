@@ -71,7 +71,7 @@ type Config struct {
 // Timing holds the node's time-outs. Zero fields mean the defaults.
 type Timing struct {
 	// Heartbeat without contact after which a follower doubts its leader, and Election, after which a candidate tries
-	// again; default 400 ms each. A follower stands for election after 1.25 to 1.6 of the first (silence.go), a candidate
+	// again; default 500 ms each. A follower stands for election after 1.1 to 1.4 of the first (silence.go), a candidate
 	// after 1 to 2 of the second. Shorter fails over sooner and elects falsely when the scheduler pauses longer than that.
 	Heartbeat, Election time.Duration
 	// Commit is how soon an idle follower learns of a commit; default 25 ms, randomized up to twice
@@ -119,7 +119,7 @@ const (
 )
 
 func (c Config) withDefaults() (Config, error) {
-	setDefault(&c.Timing.Heartbeat, 400*time.Millisecond)
+	setDefault(&c.Timing.Heartbeat, 500*time.Millisecond)
 	setDefault(&c.Timing.Election, c.Timing.Heartbeat)
 	setDefault(&c.Timing.Commit, 25*time.Millisecond)
 	setDefault(&c.Timing.Write, 1500*time.Millisecond)

@@ -23,14 +23,14 @@ type silence struct {
 
 const silenceLook = 20 * time.Millisecond
 
-// over reports, once for each silence, that it has lasted for more than 1.25 to 1.6 heartbeat time-outs: random, so that
+// over reports, once for each silence, that it has lasted for more than 1.1 to 1.4 heartbeat time-outs: random, so that
 // followers do not stand for election at the same moment and split the votes.
 func (s *silence) over(now, contact time.Time, random float64) bool {
 	late := now.Sub(s.looked)
 	s.looked = now
 	if !contact.Equal(s.contact) {
 		s.contact, s.told = contact, false
-		s.patience = time.Duration(float64(s.heartbeat) * (1.25 + 0.35*random))
+		s.patience = time.Duration(float64(s.heartbeat) * (1.1 + 0.3*random))
 	}
 	if late > s.heartbeat/2 {
 		// This process was paused, or gets no CPU: the silence may be its own.

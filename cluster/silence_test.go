@@ -18,7 +18,7 @@ func TestSilenceIsNoticedOnceAndInTime(t *testing.T) {
 			if s.over(start.Add(at), contact, random) {
 				noticed++
 				silent := start.Add(at).Sub(contact)
-				if silent < heartbeat*5/4 || silent > heartbeat*13/8+silenceLook {
+				if silent < heartbeat*11/10 || silent > heartbeat*14/10+silenceLook {
 					t.Errorf("noticed after %v", silent)
 				}
 			}
