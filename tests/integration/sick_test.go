@@ -86,9 +86,10 @@ func TestChaosSlowFollowersCostTheLeaderNothing(t *testing.T) {
 	}
 }
 
-// TestLeaderFrozenInTheMiddleOfASnapshot freezes the leader while it sends one to a follower, which reads it on the thread
+// TestChaosLeaderFrozenInTheMiddleOfASnapshot freezes the leader while it sends one to a follower, which reads it on the thread
 // that also votes. The two that are left elect a leader all the same.
-func TestLeaderFrozenInTheMiddleOfASnapshot(t *testing.T) {
+func TestChaosLeaderFrozenInTheMiddleOfASnapshot(t *testing.T) {
+	onlyAtLength(t)
 	rng := newRand(t)
 	c, network := startSeparable(t, 3, "--snapshot-bytes", "2MiB", "--trailing-bytes", "256KiB", "--segment-bytes", "4MiB")
 	away, leader := c.follower(), c.leader()
