@@ -78,8 +78,13 @@ func TestFollowerFarBehindInstallsASnapshot(t *testing.T) {
 		t.Errorf("%d keys, the leader has %d", back.group.store.Len(), leader.group.store.Len())
 	}
 
-	// Everybody starts again from snapshot and log.
-	c.restartAll()
+	// Everybody starts again from snapshot and log, and a new node joins.
+	leader = c.restartAll()
+	fresh := c.mustStart("n4", "", 0, leader.GossipAddr())
+	c.awaitReady(fresh)
+	if sent := leader.group.Counters(); sent.SnapshotRaw == 0 || sent.SnapshotWire > sent.SnapshotRaw/2 {
+		t.Errorf("%d bytes of letters that repeat went over the wire as %d", sent.SnapshotRaw, sent.SnapshotWire)
+	}
 	c.write("again", "1")
 	for _, n := range c.running() {
 		c.awaitValue(n, "again", "1")
