@@ -76,7 +76,7 @@ func TestFollowerReturnsUnderConstantWrites(t *testing.T) {
 	network.Set(leader.id, away.id, netfault.Rule{BytesPerSecond: 12 << 20})
 	away.start()
 	away.waitReady()
-	c.waitCaughtUp(away, 40*time.Second)
+	c.waitCaughtUp(away, 90*time.Second)
 	if installed, _ := away.metric(metricSnapshotInstalled); installed < 1 || installed > 2 {
 		t.Errorf("%s caught up after %v snapshots", away.id, installed)
 	}
