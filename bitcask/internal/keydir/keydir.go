@@ -138,6 +138,7 @@ func (d *Keydir) check(key []byte, it Item) {
 }
 
 func (s *shard) updateLocked(d *Keydir, h uint64, key []byte, it Item, when func(old Item, existed bool) bool) (old Item, existed, stored bool) {
+	s.touch(h)
 	i, existed := s.find(h, key)
 	if existed {
 		old = s.item(i)

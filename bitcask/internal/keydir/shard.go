@@ -2,6 +2,7 @@ package keydir
 
 import (
 	"bytes"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -86,6 +87,19 @@ func (s *shard) candidate(h uint64) (at slot, ok bool) {
 func (s *shard) item(i int) Item {
 	at := &s.slots[i]
 	return at.item(s.holding.record(at))
+}
+
+// touch loads what a put of a new key will need, the slot and the end of the arena: two cache misses at once
+// instead of one after the other.
+func (s *shard) touch(h uint64) {
+	if len(s.slots) == 0 {
+		return
+	}
+	chunks := s.holding.arena.chunks
+	c := &chunks[len(chunks)-1]
+	if c.used < len(c.block.Mem) {
+		runtime.KeepAlive(uint32(c.block.Mem[c.used]) ^ s.slots[s.slots.home(slotHash(h))].addr)
+	}
 }
 
 // replace stores an item under the key that is in slot i.
