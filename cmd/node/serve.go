@@ -152,7 +152,7 @@ func (o *serveOptions) serverConfig(logger *slog.Logger) server.Config {
 		Join:   o.join, BootstrapExpect: o.expect, NonVoter: o.nonVoter,
 		MaxValueBytes: int(o.maxValue), MaxClients: o.maxClients,
 		SegmentBytes: o.segment, SnapshotBytes: o.snapshot, TrailingBytes: o.trailing,
-		Version: programVersion(), Logger: logger,
+		Version: programVersion(), Logger: logger, Now: clock,
 	}
 }
 

@@ -27,6 +27,24 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 }
 
+// TestProductHasNoFaults: the ways to break a disk from outside are in the binary of the integration tests only.
+func TestProductHasNoFaults(t *testing.T) {
+	deps := func(args ...string) []string {
+		out, err := exec.CommandContext(t.Context(), "go", append(append([]string{"list", "-deps"}, args...), module+"/cmd/node")...).Output()
+		if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		return strings.Fields(string(out))
+	}
+	const diskfault = module + "/internal/vfs/diskfault"
+	if slices.Contains(deps(), diskfault) {
+		t.Errorf("the product contains %s", diskfault)
+	}
+	if !slices.Contains(deps("-tags", "faults"), diskfault) {
+		t.Errorf("the binary of the integration tests does not contain %s", diskfault)
+	}
+}
+
 // TestCheckerSeesEachKindOfViolation breaks the rules on purpose, so that a checker gone blind is noticed.
 func TestCheckerSeesEachKindOfViolation(t *testing.T) {
 	rules := []rule{

@@ -47,6 +47,11 @@ var rules = []rule{
 		reason:   "the door to the disk is below every package that uses it",
 	},
 	{
+		packages: "internal/vfs/diskfault",
+		own:      []string{"internal/vfs"},
+		reason:   "the sick machine of the integration tests is one more file system; no product package imports it (TestProductHasNoFaults)",
+	},
+	{
 		packages: "bitcask",
 		own:      []string{"internal/vfs", "bitcask/internal/..."},
 		others:   []string{xxhash, xSys},
@@ -116,8 +121,8 @@ var rules = []rule{
 	},
 	{
 		packages: "tests/...",
-		own:      []string{"client", "tests/..."},
+		own:      []string{"client", "tests/...", "internal/vfs/diskfault"},
 		others:   []string{goRedis, rueidis, porcupine, xSync, xSys},
-		reason:   "the integration tests come in by the front door, as a user does: processes, ports, files",
+		reason:   "the integration tests come in by the front door, as a user does: processes, ports, files; and make the machine below it sick",
 	},
 }

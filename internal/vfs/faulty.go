@@ -3,6 +3,7 @@ package vfs
 import (
 	"errors"
 	"io"
+	"slices"
 	"strconv"
 	"sync/atomic"
 )
@@ -60,9 +61,17 @@ type Fault struct {
 	AfterPersisting bool
 	// PartialBytes are read or written before a read or write fails.
 	PartialBytes int
+	// Mangle makes a read or write succeed with other bytes: it changes those that were read, or a copy of those to write.
+	// Nothing else of the fault counts then.
+	Mangle func(p []byte)
+	// Then is called before the error is returned, and after what is persisted.
+	Then func()
 }
 
 func (f *Fault) err() error {
+	if f.Then != nil {
+		f.Then()
+	}
 	if f.Err == nil {
 		return io.ErrShortWrite
 	}
@@ -252,6 +261,9 @@ func (f *faultyFile) transfer(kind OpKind, p []byte, off int64, move func([]byte
 	if fault == nil {
 		return move(p, off)
 	}
+	if fault.Mangle != nil {
+		return mangled(kind, p, off, move, fault.Mangle)
+	}
 	n := 0
 	if fault.AfterPersisting {
 		n = len(p)
@@ -264,6 +276,17 @@ func (f *faultyFile) transfer(kind OpKind, p []byte, off int64, move func([]byte
 		}
 	}
 	return n, fault.err()
+}
+
+func mangled(kind OpKind, p []byte, off int64, move func([]byte, int64) (int, error), mangle func([]byte)) (int, error) {
+	if kind == OpWrite {
+		p = slices.Clone(p) // the caller's bytes stay as they are
+		mangle(p)
+		return move(p, off)
+	}
+	n, err := move(p, off)
+	mangle(p[:n])
+	return n, err
 }
 
 func (f *faultyFile) Sync() error {

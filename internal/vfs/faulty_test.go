@@ -171,3 +171,27 @@ func TestFaultOnCloseStillCloses(t *testing.T) {
 		t.Fatalf("the lock was not freed: %v", err)
 	}
 }
+
+func TestThenComesBetweenTheChangeAndItsError(t *testing.T) {
+	inner := NewMem()
+	seen := ""
+	fsys := NewFaulty(inner, func(op Op) *Fault {
+		if op.Kind != OpWrite {
+			return nil
+		}
+		return &Fault{Err: errDisk, AfterPersisting: true, Then: func() {
+			text, err := ReadFile(inner, "a")
+			must(t, err)
+			seen = string(text)
+		}}
+	})
+	f, err := fsys.Create("a")
+	must(t, err)
+	if _, err := f.WriteAt([]byte("done"), 0); !errors.Is(err, errDisk) {
+		t.Errorf("got %v", err)
+	}
+	if seen != "done" {
+		t.Errorf("Then saw %q", seen)
+	}
+	must(t, f.Close())
+}

@@ -12,9 +12,7 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// OS is the file system of the machine.
-func OS() FS { return osFS{} }
-
+// osFS is the file system of the machine.
 type osFS struct{}
 
 func (osFS) Create(name string) (File, error) {

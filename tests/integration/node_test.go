@@ -26,6 +26,7 @@ type node struct {
 	resp, http, peer, gossip string
 	flags                    []string // beyond id, directory and addresses
 	logPath                  string   // output of all its runs
+	sick                     *machine // of a node whose disk and clock can be broken; nil of the others
 	proc                     *process // the current run; nil before the first
 }
 
@@ -43,7 +44,11 @@ func (n *node) command() *exec.Cmd {
 		"serve", "--id", n.id, "--data", n.data,
 		"--resp-addr", n.resp, "--http-addr", n.http, "--peer-addr", n.peer, "--gossip-addr", n.gossip,
 	}
-	return exec.Command(binary, append(args, n.flags...)...)
+	args = append(args, n.flags...)
+	if n.sick != nil {
+		return n.sick.command(args)
+	}
+	return exec.Command(binary, args...)
 }
 
 // start runs the node; it does not wait until the node is ready.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"github.com/raftcask/raftcask/bitcask"
 	"github.com/raftcask/raftcask/cluster"
@@ -44,6 +45,8 @@ type Config struct {
 
 	Version string // of the program
 	Logger  *slog.Logger
+	// Now is the clock that expiry times are judged by; default time.Now.
+	Now func() time.Time
 }
 
 // Address of a port: where this node listens, and what it tells others.
@@ -55,7 +58,7 @@ type Address struct {
 }
 
 func (c *Config) engine() bitcask.Options {
-	return bitcask.Options{MaxValueBytes: c.MaxValueBytes, SegmentBytes: c.SegmentBytes, Logger: c.Logger}
+	return bitcask.Options{MaxValueBytes: c.MaxValueBytes, SegmentBytes: c.SegmentBytes, Logger: c.Logger, Now: c.Now}
 }
 
 func (c *Config) limits() cluster.Limits {
