@@ -4,8 +4,11 @@
 //	go test ./tests/integration                            # everything, about five minutes on two cores
 //	go test ./tests/integration -run TestRealData -v       # one promise
 //	make chaos                                             # the same faults for as long as CHAOS says
+//	make bugs                                              # mitigations off, one by one: the tests must notice
 //
-// TestMain builds the binary once. startCluster starts nodes, each with free ports, a data directory and a log file of its
+// BUGS.md lists the bugs of other systems that are scenarios here. startSick puts a machine below each node, whose disk, power and
+// clock a test can break (machine_test.go). TestMain builds the binary once, and the first test with a machine builds
+// another one. startCluster starts nodes, each with free ports, a data directory and a log file of its
 // own, and waits until every one is ready. At the end of a test every process it started is ended by its id, the logs are
 // searched for panics, and after a failure their ends are printed.
 //
