@@ -17,7 +17,7 @@ CRASH_CLONES  ?= 10000
 CHAOS         ?= 10m
 
 .DEFAULT_GOAL := help
-.PHONY: help dev build deps test lint bench bench-embedded bench-merge bench-failover chaos crash fuzz image clean
+.PHONY: help dev build deps test lint bench bench-embedded bench-merge bench-failover chaos bugs crash fuzz image clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,7 @@ lint: ## golangci-lint, pinned; installs it when missing
 	  GOBIN=$(CURDIR)/$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION); \
 	  mv $(BIN)/golangci-lint $(BIN)/golangci-lint-$(LINT_VERSION); }
 	$(LINT) run ./...
+	go vet -tags faults ./cmd/node ./internal/vfs # files that only the integration tests build
 	cd bench && $(LINT) run --config ../.golangci.yml ./...
 
 bench: build deps ## side by side with Redis; writes bench/results/<date>-cluster.md (about 4 minutes)
@@ -58,6 +59,9 @@ bench-failover: build ## for how long nobody can write when the leader goes; wri
 chaos: deps ## break a live cluster for CHAOS (default 10m), then one of containers for a fifth of it; report in bin/chaos/
 	RAFTCASK_CHAOS_DURATION=$(CHAOS) RAFTCASK_ARTIFACTS=$(CURDIR)/$(BIN)/chaos \
 	  go test -count=1 -v -timeout 0 -run '^TestChaos' ./tests/integration
+
+bugs: ## switch mitigations off one by one, and see the tests notice (BUGS='05 clock': only those; about a quarter of an hour)
+	go run ./tests/integration/bugs $(BUGS)
 
 crash: ## the engine's crash soak (CRASH_CLONES clones, default 10000), and every fault in turn
 	RAFTCASK_CRASH_CLONES=$(CRASH_CLONES) go test -count=1 -v -timeout 0 -run '^Test(CrashSoak|Metamorphic|EveryOperationFails|EveryWriteMeets)' ./bitcask
