@@ -83,6 +83,7 @@ func runChaos(t *testing.T, f *fleet, rng *rand.Rand, duration time.Duration, ti
 		traffic: startTraffic(t, f.addrs(), rng, kinds, true), fleet: f, rng: rng,
 		settled: map[string]any{}, report: newReport(title, f), sequence: f.faults,
 	}
+	x.slack += f.skew // nothing was checked yet
 	x.checker = &checker{semantics: x.semantics}
 	x.enter(quiet)
 	defer x.finish(t)

@@ -24,6 +24,8 @@
 // any kind fails, and so does one in which clients are not served soon after a fault has ended. checkers_test.go shows each
 // checker what it must refuse. To add a fault, append to the fleet's list; to add traffic, append to kinds.
 //
+// Disks, power and clocks of processes are broken too (sickfaults_test.go), unless RAFTCASK_BIN gives the binary.
+//
 // A report is printed and written to a file, as are the picture and the text of a history that no order explains.
 //
 // Conditions are polled with a deadline (eventually); nothing sleeps in the hope that something has happened by then.

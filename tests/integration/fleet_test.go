@@ -2,6 +2,7 @@ package integration
 
 import (
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -46,6 +47,7 @@ type fleet struct {
 	hosts  []host
 	faults []fault
 	mend   func()        // heals the network
+	skew   time.Duration // how far apart a fault may put the clocks
 	killed map[host]bool // or may have ended over what was done to them
 	// afterwards is done when all is healed.
 	afterwards []func()
@@ -57,14 +59,21 @@ type fleet struct {
 func processFleet(t testing.TB, n int, flags ...string) *fleet {
 	t.Helper()
 	c, network := newSeparable(t, n, flags...)
+	f := &fleet{t: t, mend: network.Heal, killed: map[host]bool{}}
+	f.faults = append(commonFaults(), networkFaults(c, network)...)
+	f.faults = append(f.faults, spareFault(c, network))
+	if os.Getenv("RAFTCASK_BIN") == "" { // a binary that was given has no machine below it
+		for _, node := range c.nodes {
+			makeSick(node)
+		}
+		f.skew = maxClockJump
+		f.faults = append(f.faults, sickFaults()...)
+	}
 	c.startAll()
 	c.waitReady()
-	f := &fleet{t: t, mend: network.Heal, killed: map[host]bool{}}
 	for _, node := range c.nodes {
 		f.hosts = append(f.hosts, node)
 	}
-	f.faults = append(commonFaults(), networkFaults(c, network)...)
-	f.faults = append(f.faults, spareFault(c, network))
 	return f
 }
 
