@@ -19,14 +19,13 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/raftcask/raftcask/bench/internal/machine"
+	"github.com/raftcask/raftcask/bench/internal/program"
 )
 
 const (
@@ -49,21 +48,7 @@ func main() {
 }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	opts, err := parse(args, stderr)
-	if errors.Is(err, flag.ErrHelp) {
-		return 0
-	}
-	if err != nil {
-		return 2
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-
-	if err := compare(ctx, opts, stdout); err != nil {
-		fmt.Fprintln(stderr, "bench:", err)
-		return 1
-	}
-	return 0
+	return program.Run(args, stdout, stderr, parse, compare)
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {

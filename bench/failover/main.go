@@ -21,12 +21,12 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/raftcask/raftcask/bench/internal/machine"
+	"github.com/raftcask/raftcask/bench/internal/program"
 )
 
 const (
@@ -49,20 +49,7 @@ type options struct {
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 func run(args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
-	if errors.Is(err, flag.ErrHelp) {
-		return 0
-	}
-	if err != nil {
-		return 2
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := measure(ctx, o, stdout); err != nil {
-		fmt.Fprintln(stderr, "failover:", err)
-		return 1
-	}
-	return 0
+	return program.Run(args, stdout, stderr, parse, measure)
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
