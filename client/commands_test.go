@@ -29,6 +29,7 @@ func TestCommandsOnTheWire(t *testing.T) {
 		{func() (any, error) { v, err := c.Get(ctx, "k"); return v != nil, err }, "GET k", "$0\r\n\r\n", true, nil},
 		{func() (any, error) { return nil, c.Set(ctx, "k", []byte("v")) }, "SET k v", "+OK\r\n", nil, nil},
 		{func() (any, error) { return nil, c.Set(ctx, "k", nil, WithTTL(1500*time.Microsecond)) }, "SET k  PX 2", "+OK\r\n", nil, nil},
+		{func() (any, error) { return nil, c.Set(ctx, "k", []byte("new"), IfEquals([]byte("old"))) }, "SET k new IFEQ old", "+OK\r\n", nil, nil},
 		{func() (any, error) { return nil, c.Set(ctx, "k", nil, IfAbsent(), KeepTTL()) }, "SET k  KEEPTTL NX", "+OK\r\n", nil, nil},
 		{func() (any, error) { return nil, c.Set(ctx, "k", nil, IfPresent()) }, "SET k  XX", "_\r\n", nil, ErrConditionFailed},
 		{func() (any, error) { return c.Delete(ctx, "a", "b") }, "DEL a b", ":2\r\n", int64(2), nil},
@@ -128,6 +129,7 @@ func TestMistakesAreFoundBeforeSending(t *testing.T) {
 	ctx := context.Background()
 	do := func(args ...any) func() error { return func() error { _, err := c.Do(ctx, args...); return err } }
 	for name, call := range map[string]func() error{
+		"two conditions":  func() error { return c.Set(ctx, "k", nil, IfEquals(nil), IfPresent()) },
 		"both conditions": func() error { return c.Set(ctx, "k", nil, IfAbsent(), IfPresent()) },
 		"two lifetimes":   func() error { return c.Set(ctx, "k", nil, WithTTL(time.Second), KeepTTL()) },
 		"no lifetime":     func() error { return c.Set(ctx, "k", nil, WithTTL(0)) },

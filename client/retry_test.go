@@ -99,7 +99,7 @@ func TestConditionalSetIsNotRepeated(t *testing.T) {
 	checkLeaks(t)
 	f := newFake(t)
 	c := newClient(t, []*fakeNode{f})
-	for _, condition := range []SetOption{IfAbsent(), IfPresent()} {
+	for _, condition := range []SetOption{IfAbsent(), IfPresent(), IfEquals(nil)} {
 		before := f.count("SET")
 		f.replies("SET", notKnown)
 		if err := c.Set(context.Background(), "k", nil, condition, RetryUnknown()); !errors.Is(err, ErrOutcomeUnknown) {

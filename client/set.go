@@ -15,6 +15,8 @@ type setCommand struct {
 	keepTTL      bool
 	ifAbsent     bool
 	ifPresent    bool
+	ifEquals     bool
+	expected     string
 	retryUnknown bool
 }
 
@@ -36,6 +38,11 @@ func IfAbsent() SetOption { return setOption(func(s *setCommand) { s.ifAbsent = 
 // IfPresent sets the key only when it exists.
 func IfPresent() SetOption { return setOption(func(s *setCommand) { s.ifPresent = true }) }
 
+// IfEquals sets the key only when its value is the expected one: compare and set. A key that does not exist equals nothing.
+func IfEquals(expected []byte) SetOption {
+	return setOption(func(s *setCommand) { s.ifEquals, s.expected = true, string(expected) })
+}
+
 // newSet builds the request of a Set.
 func newSet(key string, value []byte, settings settings, opts []SetOption) (request, error) {
 	s := setCommand{retryUnknown: settings.retryUnknown}
@@ -43,8 +50,8 @@ func newSet(key string, value []byte, settings settings, opts []SetOption) (requ
 		o.applySet(&s)
 	}
 	r := request{name: "SET", args: []any{key, string(value)}, write: true}
-	if s.ifAbsent && s.ifPresent {
-		return request{}, errors.New("client: IfAbsent and IfPresent exclude each other")
+	if s.ifAbsent && s.ifPresent || s.ifEquals && (s.ifAbsent || s.ifPresent) {
+		return request{}, errors.New("client: IfAbsent, IfPresent and IfEquals exclude each other")
 	}
 	if s.hasTTL && s.keepTTL {
 		return request{}, errors.New("client: WithTTL and KeepTTL exclude each other")
@@ -64,6 +71,8 @@ func newSet(key string, value []byte, settings settings, opts []SetOption) (requ
 		r.args = append(r.args, "NX")
 	case s.ifPresent:
 		r.args = append(r.args, "XX")
+	case s.ifEquals:
+		r.args = append(r.args, "IFEQ", s.expected)
 	default:
 		r.repeatable = s.retryUnknown // a condition that held the first time may not hold the second
 	}

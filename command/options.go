@@ -9,6 +9,7 @@ const (
 	always    condition = iota
 	ifAbsent            // NX
 	ifPresent           // XX
+	ifEqual             // IFEQ: the present value is the given one
 )
 
 // expiryKind is what SET and GETEX do to the expiry of the key.
@@ -68,6 +69,7 @@ func (e *expiry) set(kind expiryKind, arg []byte) bool {
 
 type setOptions struct {
 	condition condition
+	expected  []byte // of ifEqual
 	get       bool
 	expiry    expiry
 }
@@ -76,10 +78,13 @@ type setOptions struct {
 func parseSetOptions(args [][]byte) (o setOptions, ok bool) {
 	for i := 3; i < len(args); i++ {
 		switch arg := args[i]; {
-		case IsWord(arg, "NX") && o.condition != ifPresent:
+		case IsWord(arg, "NX") && (o.condition == always || o.condition == ifAbsent):
 			o.condition = ifAbsent
-		case IsWord(arg, "XX") && o.condition != ifAbsent:
+		case IsWord(arg, "XX") && (o.condition == always || o.condition == ifPresent):
 			o.condition = ifPresent
+		case IsWord(arg, "IFEQ") && o.condition == always && i+1 < len(args):
+			i++
+			o.condition, o.expected = ifEqual, args[i]
 		case IsWord(arg, "GET"):
 			o.get = true
 		case IsWord(arg, "KEEPTTL"):

@@ -2,7 +2,10 @@ package command
 
 // The commands that read and write one value: GET, SET and their variants, APPEND, ranges, MGET, MSET.
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+)
 
 // maxReplyBytes bounds the values in one MGET reply, which is built in memory. 512 MiB, the largest
 // single value Redis would send.
@@ -92,46 +95,62 @@ func runSet(tx Tx, args [][]byte) Reply {
 	if o.condition == always && !o.get && o.expiry.kind != expiryKeep && !past {
 		return put(tx, args[1], args[2], expireAt, OK())
 	}
-	reply, meta, found, bad := o.old(tx, args[1])
+	old, bad := o.look(tx, args[1])
 	if bad != nil {
 		return *bad
 	}
-	if (o.condition == ifAbsent && found) || (o.condition == ifPresent && !found) {
-		if o.get {
-			return reply
-		}
+	reply := OK()
+	if o.get {
+		reply = old.reply
+	}
+	switch {
+	case !old.holds && o.get:
+		return reply
+	case !old.holds:
 		return Nil()
-	}
-	if o.expiry.kind == expiryKeep {
-		expireAt = meta.ExpireAt
-	}
-	if past {
-		return deleteFound(tx, args[1], found, reply)
+	case past:
+		return deleteFound(tx, args[1], old.found, reply)
+	case o.expiry.kind == expiryKeep:
+		expireAt = old.meta.ExpireAt
 	}
 	return put(tx, args[1], args[2], expireAt, reply)
 }
 
-// old looks at the key before SET writes it; reply is what SET answers if it does.
-func (o *setOptions) old(tx Tx, key []byte) (reply Reply, meta Meta, found bool, bad *Reply) {
+// present is a key before SET writes it.
+type present struct {
+	found bool
+	meta  Meta
+	reply Reply // its value, if the options need it
+	holds bool  // the condition of the SET
+}
+
+func (o *setOptions) look(tx Tx, key []byte) (p present, bad *Reply) {
 	var value []byte
 	var err error
-	if o.get {
-		value, meta, found, err = tx.Get(key)
+	if o.get || o.condition == ifEqual {
+		value, p.meta, p.found, err = tx.Get(key)
 	} else {
-		meta, found, err = tx.Lookup(key)
+		p.meta, p.found, err = tx.Lookup(key)
 	}
-	switch {
-	case err != nil:
+	if err != nil {
 		r := failed(err)
-		return Reply{}, Meta{}, false, &r
-	case !o.get:
-		reply = OK()
-	case found:
-		reply = Bulk(value)
-	default:
-		reply = Nil()
+		return p, &r
 	}
-	return reply, meta, found, nil
+	p.reply = Nil()
+	if p.found {
+		p.reply = Bulk(value)
+	}
+	switch o.condition {
+	case ifAbsent:
+		p.holds = !p.found
+	case ifPresent:
+		p.holds = p.found
+	case ifEqual:
+		p.holds = p.found && bytes.Equal(value, o.expected)
+	default:
+		p.holds = true
+	}
+	return p, nil
 }
 
 func runSetNX(tx Tx, args [][]byte) Reply {

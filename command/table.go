@@ -30,7 +30,7 @@ const (
 var table = sorted([]*Spec{
 	// One value.
 	row("get", 2, Read, readFast, oneKey, "string", "1.0.0", "key", "Read the value of a key.", runGet),
-	row("set", -3, Write, grow, oneKey, "string", "1.0.0", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Write the value of a key.", runSet),
+	row("set", -3, Write, grow, oneKey, "string", "1.0.0", "key value [NX|XX|IFEQ comparison-value] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]", "Write the value of a key.", runSet),
 	row("getset", 3, Write, growFast, oneKey, "string", "1.0.0", "key value", "Write a value and answer the old one.", runGetSet),
 	row("getdel", 2, Write, writeFast, oneKey, "string", "6.2.0", "key", "Answer a value and delete its key.", runGetDel),
 	row("getex", -2, Write, writeFast, oneKey, "string", "6.2.0", "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|PERSIST]", "Answer a value and change its expiry.", runGetEX),

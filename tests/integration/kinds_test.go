@@ -57,6 +57,20 @@ var kinds = []kind{
 			return one("GET", d.key(0))
 		}
 	}},
+	// A few values only, so that a comparison often succeeds.
+	{"compare and set", func(d *draw) [][]string {
+		few := func() string { return strconv.Itoa(d.IntN(3)) }
+		switch d.IntN(8) {
+		case 0:
+			return one("SET", d.key(0), few())
+		case 1, 2, 3:
+			return one("SET", d.key(0), few(), "IFEQ", few())
+		case 4:
+			return one("SET", d.key(0), few(), "IFEQ", few(), "GET")
+		default:
+			return one("GET", d.key(0))
+		}
+	}},
 	{"counter", func(d *draw) [][]string {
 		switch d.IntN(4) {
 		case 0:

@@ -221,7 +221,8 @@ func evaluateSet(k *keyState, in opInput) any {
 	if has("GET") {
 		reply = old.reply()
 	}
-	if (has("NX") && old.exists) || (has("XX") && !old.exists) {
+	expects := slices.Index(args, "IFEQ")
+	if (has("NX") && old.exists) || (has("XX") && !old.exists) || (expects > 2 && !(old.exists && old.value == args[expects+1])) {
 		if has("GET") {
 			return reply
 		}
