@@ -22,8 +22,9 @@ import (
 // quiet is for tests that provoke warnings by the thousand.
 var quiet = slog.New(slog.DiscardHandler)
 
+// tinyOptions open with one worker, so that a seed gives the same order of operations each time.
 func tinyOptions(fs vfs.FS) *Options {
-	return &Options{FS: fs, SegmentBytes: 2048, Logger: quiet, Merge: MergePolicy{Disabled: true, BytesPerSecond: 1 << 40}}
+	return &Options{FS: fs, OpenWorkers: 1, SegmentBytes: 2048, Logger: quiet, Merge: MergePolicy{Disabled: true, BytesPerSecond: 1 << 40}}
 }
 
 // history is what a store was told and what it acknowledged, for one writer.

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"log/slog"
 	"maps"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,7 +30,7 @@ type keyLoader struct {
 	loaded, segmentsLoaded atomic.Int64
 }
 
-// load takes as many workers as there are processors. A damaged hint is made again.
+// load runs Options.OpenWorkers. A damaged hint is made again.
 func (l *keyLoader) load() error {
 	jobs := append([]func(*keyBatch) error(nil), l.more...) // they take longest
 	var keys, keyBytes int
@@ -45,19 +44,19 @@ func (l *keyLoader) load() error {
 	l.keys.Expect(keys, keyBytes)
 	end := l.report(len(jobs), keys)
 	defer end()
-	err := inParallel(jobs, func() *keyBatch { return &keyBatch{loader: l, batch: l.keys.NewBatch()} })
+	err := inParallel(l.store.opts.OpenWorkers, jobs, func() *keyBatch { return &keyBatch{loader: l, batch: l.keys.NewBatch()} })
 	l.keys.DropTombstones()
 	return err
 }
 
-// inParallel runs jobs on all processors, each worker with a batch of its own, until they are done or one fails.
-func inParallel(jobs []func(*keyBatch) error, newBatch func() *keyBatch) error {
+// inParallel runs jobs, each worker with a batch of its own, until they are done or one fails.
+func inParallel(parallel int, jobs []func(*keyBatch) error, newBatch func() *keyBatch) error {
 	var (
 		next    atomic.Int64
 		workers sync.WaitGroup
 		failed  atomic.Pointer[error]
 	)
-	for range min(runtime.GOMAXPROCS(0), len(jobs)) {
+	for range min(parallel, len(jobs)) {
 		workers.Go(func() {
 			b := newBatch()
 			for failed.Load() == nil {

@@ -3,6 +3,7 @@ package bitcask
 import (
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/raftcask/raftcask/internal/vfs"
@@ -63,6 +64,9 @@ type Options struct {
 	// HashSeed keys the hash of the keydir. Replicas that share it understand
 	// each other's ScanKeys cursors. Default: a fixed seed.
 	HashSeed uint64
+	// OpenWorkers load keys side by side at Open and at Adopt; default one for each processor. Fewer leave
+	// processors to others, and take longer.
+	OpenWorkers int
 	// Replicated hands the log to the caller: writes come through Append and
 	// Commit only, and Put, Delete and Write are refused. See the package comment.
 	Replicated bool
@@ -162,6 +166,7 @@ func (o *Options) withDefaults() (Options, error) {
 	setDefault(&c.SegmentBytes, int64(defaultSegmentBytes))
 	setDefault(&c.MaxValueBytes, defaultMaxValueBytes)
 	setDefault(&c.HashSeed, uint64(defaultHashSeed))
+	setDefault(&c.OpenWorkers, runtime.GOMAXPROCS(0))
 	setDefault(&c.Merge.FragmentationTrigger, 60)
 	setDefault(&c.Merge.FragmentationThreshold, 40)
 	setDefault(&c.Merge.DeadBytesTrigger, c.SegmentBytes/2)
@@ -190,6 +195,8 @@ func (o *Options) validate() error {
 		return fmt.Errorf("bitcask: option SegmentBytes: %d is not between %d and %d", o.SegmentBytes, minSegmentBytes, maxSegmentBytes)
 	case o.MaxValueBytes < 1 || o.MaxValueBytes > hardMaxValueBytes:
 		return fmt.Errorf("bitcask: option MaxValueBytes: %d is not between 1 and %d", o.MaxValueBytes, hardMaxValueBytes)
+	case o.OpenWorkers < 0:
+		return fmt.Errorf("bitcask: option OpenWorkers: %d is negative", o.OpenWorkers)
 	case o.SyncInterval < 0:
 		return fmt.Errorf("bitcask: option SyncInterval: %s is negative", o.SyncInterval)
 	case o.Merge.FragmentationThreshold > o.Merge.FragmentationTrigger || o.Merge.DeadBytesThreshold > o.Merge.DeadBytesTrigger:

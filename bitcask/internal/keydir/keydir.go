@@ -27,6 +27,7 @@ package keydir
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -59,7 +60,7 @@ type Keydir struct {
 	pool   offheap.Pool
 	shards []shard
 	// What a shard is expected to hold when it gets its first key: set by Expect, until DropTombstones.
-	expectKeys, expectBytes int
+	expectKeys, expectBytes atomic.Int64
 	// all is held while all shard locks are taken, so that only one goroutine collects them.
 	all sync.Mutex
 }
@@ -207,13 +208,13 @@ func (d *Keydir) Bytes() int64 { return d.pool.Bytes() }
 // Expect tells, before anything is loaded, about how many keys will come and how many bytes they have together: then
 // memory need not grow step by step. If fewer come, DropTombstones gives back what was too much.
 func (d *Keydir) Expect(keys, keyBytes int) {
-	d.expectKeys = keys / shards
-	d.expectBytes = (keys*headerBytes + keyBytes) / shards
+	d.expectKeys.Store(int64(keys / shards))
+	d.expectBytes.Store(int64((keys*headerBytes + keyBytes) / shards))
 }
 
 // DropTombstones ends loading: from now on a deleted key is one that is not there.
 func (d *Keydir) DropTombstones() {
-	d.expectKeys, d.expectBytes = 0, 0
+	d.Expect(0, 0)
 	for i := range d.shards {
 		s := &d.shards[i]
 		s.mu.Lock()

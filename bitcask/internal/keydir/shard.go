@@ -122,10 +122,10 @@ func (s *shard) replace(d *Keydir, i int, h uint64, key []byte, it Item) {
 func (s *shard) insert(d *Keydir, h uint64, key []byte, it Item) {
 	s.own(d)
 	if s.holding == nil {
-		s.holding = &holding{refs: 1, arena: arena{expect: d.expectBytes}}
+		s.holding = &holding{refs: 1, arena: arena{expect: int(d.expectBytes.Load())}}
 	}
 	if s.slots.full(s.used + 1) {
-		s.resize(d, max(s.used+1, d.expectKeys))
+		s.resize(d, max(s.used+1, int(d.expectKeys.Load())))
 	}
 	a := &s.holding.arena
 	n := recordBytes(len(key), it.ExpireAt != 0)
