@@ -78,6 +78,37 @@ func TestFirstEntryIsRemembered(t *testing.T) {
 	}
 }
 
+// Two nodes of three that had been paused for twelve seconds, each in the middle of a write, ended with "the disk does not answer".
+func TestPausedNodeDoesNotBlameItsDisk(t *testing.T) {
+	w := newStallWatch(2*time.Second, 10*time.Second, func(error) {})
+	defer w.begin("a write of the log")()
+	looked := time.Now()
+	pause := func(d time.Duration) { // as it looks from inside: all clocks jump
+		w.mu.Lock()
+		for id, op := range w.running {
+			w.running[id] = diskOp{op.what, op.since.Add(-d)}
+		}
+		w.mu.Unlock()
+		looked = looked.Add(-d)
+	}
+	pause(12 * time.Second)
+	w.excuse(looked, time.Since(looked)-500*time.Millisecond)
+	if what, age := w.oldest(); age > time.Second {
+		t.Errorf("%s is said to have been running for %s, 12 s of which the process was paused", what, age)
+	}
+	later := w.begin("a write after the pause")
+	w.excuse(time.Now().Add(-time.Hour), time.Minute)
+	if _, age := w.oldest(); age < 0 {
+		t.Errorf("a write that began after the pause is %s old", age)
+	}
+	later()
+	pause(500 * time.Millisecond)
+	w.excuse(looked, 0) // in time
+	if _, age := w.oldest(); age < 500*time.Millisecond {
+		t.Errorf("half a second without a pause counts for %s", age)
+	}
+}
+
 func TestStalledDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var fatal atomic.Pointer[error]

@@ -65,17 +65,38 @@ func (w *stallWatch) stalled() error {
 
 // run ends the process when an operation passes the limit.
 func (w *stallWatch) run(ctx context.Context) {
-	ticker := time.NewTicker(max(w.limit/20, time.Millisecond))
+	period := max(w.limit/20, time.Millisecond)
+	ticker := time.NewTicker(period)
 	defer ticker.Stop()
+	looked := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+			now := time.Now()
+			w.excuse(looked, now.Sub(looked)-period)
+			looked = now
 			if what, age := w.oldest(); age > w.limit {
 				w.onFatal(fmt.Errorf("%w: %s has been running for %s, the limit is %s; the disk does not answer", ErrStalled, what, age.Round(time.Millisecond), w.limit))
 				return
 			}
+		}
+	}
+}
+
+// excuse takes the time in which this process did not run off what was running then: a process that was paused, or a
+// machine that slept, must not blame the disk. looked is when the watch looked before, and late how much later than it should
+// it looks again.
+func (w *stallWatch) excuse(looked time.Time, late time.Duration) {
+	if late < w.limit/20 {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, op := range w.running {
+		if !op.since.After(looked) {
+			w.running[id] = diskOp{op.what, op.since.Add(late)}
 		}
 	}
 }

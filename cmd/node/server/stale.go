@@ -26,8 +26,8 @@ func (b backend) ExecStale(ctx context.Context, calls []command.Call, maxAge tim
 
 // execStale answers reads from this node's store if its data is at most maxAge old, or of any age if maxAge is
 // negative. A node that is behind tries to catch up; if that takes too long the reads go the way of linearizable
-// ones, which refuses them when nobody leads. age is that of the data when it had been read, and 0 for the
-// latter.
+// ones, which refuses them when nobody leads. age is that of the data when it had been read, in whole milliseconds rounded
+// up, and 0 for the latter; it is never more than maxAge.
 func (e *executor) execStale(ctx context.Context, calls []command.Call, maxAge time.Duration) (replies []command.Reply, age time.Duration, known bool) {
 	if e.fresh == nil || e.fresh.CheckStale() != nil || !e.freshEnough(ctx, maxAge) {
 		return e.Exec(ctx, calls), 0, true
@@ -41,7 +41,11 @@ func (e *executor) execStale(ctx context.Context, calls []command.Call, maxAge t
 		replies[i] = runRead(tx, calls[i])
 	}
 	e.metrics.observe(calls, replies, time.Since(begin))
-	return replies, age + time.Since(begin), known
+	age = (age + time.Since(begin) + time.Millisecond - 1).Truncate(time.Millisecond)
+	if maxAge >= 0 && age > maxAge { // it became too old while it was read
+		return e.Exec(ctx, calls), 0, true
+	}
+	return replies, age, known
 }
 
 func (e *executor) freshEnough(ctx context.Context, maxAge time.Duration) bool {

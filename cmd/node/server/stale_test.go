@@ -12,15 +12,19 @@ import (
 // fakeFreshness is a node whose data is so old, and becomes fresh or does not.
 type fakeFreshness struct {
 	age     time.Duration
+	aging   time.Duration // older by this with every look
 	known   bool
 	freshen error
 	check   error
 	asked   int
 }
 
-func (f *fakeFreshness) Age() (time.Duration, bool) { return f.age, f.known }
-func (f *fakeFreshness) NoteStaleRead()             {}
-func (f *fakeFreshness) CheckStale() error          { return f.check }
+func (f *fakeFreshness) Age() (time.Duration, bool) {
+	f.age += f.aging
+	return f.age, f.known
+}
+func (f *fakeFreshness) NoteStaleRead()    {}
+func (f *fakeFreshness) CheckStale() error { return f.check }
 func (f *fakeFreshness) Freshen(context.Context) error {
 	f.asked++
 	if f.freshen == nil {
@@ -44,6 +48,7 @@ func TestStaleReadIsNeverOlderThanItMayBe(t *testing.T) {
 		"young enough":            {fakeFreshness{age: time.Second, known: true, freshen: cut}, 2 * time.Second, `"old"`, 0},
 		"too old":                 {fakeFreshness{age: 3 * time.Second, known: true, freshen: cut}, 2 * time.Second, "CLUSTERDOWN", 1},
 		"too old, and catches up": {fakeFreshness{age: 3 * time.Second, known: true}, 2 * time.Second, `"old"`, 1},
+		"too old when it is read": {fakeFreshness{age: time.Second, aging: 400 * time.Millisecond, known: true, freshen: cut}, 1500 * time.Millisecond, "CLUSTERDOWN", 0},
 		"not known":               {fakeFreshness{freshen: cut}, time.Hour, "CLUSTERDOWN", 1},
 		"no data":                 {fakeFreshness{known: true, check: errors.New("empty")}, -1, "CLUSTERDOWN", 0},
 	} {
