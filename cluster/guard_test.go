@@ -81,7 +81,8 @@ func TestFirstEntryIsRemembered(t *testing.T) {
 // Two nodes of three that had been paused for twelve seconds, each in the middle of a write, ended with "the disk does not answer".
 func TestPausedNodeDoesNotBlameItsDisk(t *testing.T) {
 	w := newStallWatch(2*time.Second, 10*time.Second, func(error) {})
-	defer w.begin("a write of the log")()
+	done := w.begin("a write of the log")
+	defer done()
 	looked := time.Now()
 	pause := func(d time.Duration) { // as it looks from inside: all clocks jump
 		w.mu.Lock()

@@ -49,7 +49,7 @@ func checkGroup(s semantics, group string, ops []porcupine.Operation) error {
 		return nil
 	case porcupine.Unknown:
 		path, err := writeHistory(group, ops)
-		return fmt.Errorf("%s: the check of %d operations, %d of them of unknown outcome, did not end within %v; see %s (%v)",
+		return fmt.Errorf("%s: the check of %d operations, %d of them of unknown outcome, did not end within %v; see %s (%w)",
 			group, len(ops), countOpen(ops), checkTime, path, err)
 	}
 	path, err := writeEvidence(s, group, ops)

@@ -222,7 +222,7 @@ func evaluateSet(k *keyState, in opInput) any {
 		reply = old.reply()
 	}
 	expects := slices.Index(args, "IFEQ")
-	if (has("NX") && old.exists) || (has("XX") && !old.exists) || (expects > 2 && !(old.exists && old.value == args[expects+1])) {
+	if (has("NX") && old.exists) || (has("XX") && !old.exists) || (expects > 2 && (!old.exists || old.value != args[expects+1])) {
 		if has("GET") {
 			return reply
 		}
