@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -49,8 +50,8 @@ func checkGroup(s semantics, group string, ops []porcupine.Operation) error {
 		return nil
 	case porcupine.Unknown:
 		path, err := writeHistory(group, ops)
-		return fmt.Errorf("%s: the check of %d operations, %d of them of unknown outcome, did not end within %v; see %s (%w)",
-			group, len(ops), countOpen(ops), checkTime, path, err)
+		return errors.Join(fmt.Errorf("%s: the check of %d operations, %d of them of unknown outcome, did not end within %v; see %s",
+			group, len(ops), countOpen(ops), checkTime, path), err)
 	}
 	path, err := writeEvidence(s, group, ops)
 	if err != nil {
