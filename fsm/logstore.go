@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -19,6 +20,10 @@ type LogStore struct {
 	holds *holds
 	fatal func(error)
 }
+
+// exitGrace is how long GetLog holds an answer back for which the process is to end. raft panics over a log that it cannot
+// read: a stack trace, where the node would have said what is damaged and what to do.
+const exitGrace = 3 * time.Second
 
 // NewLogStore gives the log of store, which is open in Replicated mode.
 func NewLogStore(store *bitcask.Store) *LogStore {
@@ -51,6 +56,9 @@ func (l *LogStore) GetLog(index uint64, out *raft.Log) error {
 	}
 	if err != nil {
 		l.stopIfFatal(err)
+		if isFatal(err) {
+			time.Sleep(exitGrace)
+		}
 		return err
 	}
 	*out = raft.Log{Index: e.Index, Term: e.Term, Type: raft.LogType(e.Kind), Data: e.Data, Extensions: e.Ext}
