@@ -19,6 +19,7 @@ type Stats struct {
 	KeydirBytes    int64 // memory of the keydir, outside the garbage-collected heap
 	LogBytes       int64 // log entries that were not forgotten
 	LogEntries     uint64
+	LogFirst       uint64 // the first of them, 0 when there is none
 	AppliedIndex   uint64
 	Pending        int // entries appended and not committed
 	Merges         uint64
@@ -95,17 +96,17 @@ func (s *Store) Stats() Stats {
 		st.DeadBytes += seg.deadBytes()
 	}
 	s.visible.RUnlock()
-	st.LogBytes, st.LogEntries = s.logSize()
+	st.LogBytes, st.LogEntries, st.LogFirst = s.logSize()
 	st.Scrub = s.scrub.snapshot()
 	return st
 }
 
-func (s *Store) logSize() (bytes int64, entries uint64) {
+func (s *Store) logSize() (bytes int64, entries, first uint64) {
 	s.log.mu.RLock()
 	defer s.log.mu.RUnlock()
 	l := &s.log
 	if l.first == 0 {
-		return 0, 0
+		return 0, 0, 0
 	}
 	for i := range l.places {
 		sp := &l.places[i]
@@ -115,5 +116,5 @@ func (s *Store) logSize() (bytes int64, entries uint64) {
 		}
 		bytes += sp.segment.size.Load() - int64(from)*frameAlign
 	}
-	return bytes, l.last - l.first + 1
+	return bytes, l.last - l.first + 1, l.first
 }

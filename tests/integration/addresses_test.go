@@ -60,12 +60,15 @@ func (c *cluster) awaitAddresses() {
 }
 
 // TestNodesReturnAtNewAddresses moves all nodes at once, the old data with each. The cluster goes on.
-func TestNodesReturnAtNewAddresses(t *testing.T) { returnElsewhere(t, "all") }
+func TestNodesReturnAtNewAddresses(t *testing.T) {
+	t.Parallel()
+	returnElsewhere(t, "all")
+}
 
 // TestChaosNodesTakeOtherAddresses also moves one node, and lets two take each other's addresses. Nobody may take one for
 // the other.
 func TestChaosNodesTakeOtherAddresses(t *testing.T) {
-	onlyAtLength(t)
+	onlyInChaos(t)
 	returnElsewhere(t, "exchange", "all", "exchange", "one")
 }
 

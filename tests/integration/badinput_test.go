@@ -20,6 +20,7 @@ const (
 
 // TestOversizedKeysAndValuesAreRefused goes to the limits and one byte beyond, through the leader and through a follower.
 func TestOversizedKeysAndValuesAreRefused(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	leader := c.leader()
 	for _, n := range []*node{leader, c.others(leader)[0]} {
@@ -178,6 +179,7 @@ func TestPortInUseIsNamed(t *testing.T) {
 }
 
 func TestDataDirectoryInUseNamesTheHolder(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	first := c.nodes[0]
 	dialRedis(t, first.resp).do("SET", "k", "v")
@@ -200,6 +202,7 @@ func TestDataDirectoryInUseNamesTheHolder(t *testing.T) {
 // TestDirectoryOfAnotherClusterDoesNotMix starts a node with the directory of one cluster and the addresses of another. It goes
 // on with its own cluster, which may be all that is right, but says which seed belongs to which other one; nothing mixes.
 func TestDirectoryOfAnotherClusterDoesNotMix(t *testing.T) {
+	t.Parallel()
 	here, there := startCluster(t, 1), startCluster(t, 1)
 	dialRedis(t, here.nodes[0].resp).do("SET", "k", "here")
 	dialRedis(t, there.nodes[0].resp).do("SET", "k", "there")
@@ -276,6 +279,7 @@ func TestUnusableDirectoryIsNamed(t *testing.T) {
 // TestCorruptSegmentStopsItsNodeOnly flips one byte of a synced entry. The node refuses to start and names file and offset,
 // because the byte may belong to something it has acknowledged; the others serve on with all data.
 func TestCorruptSegmentStopsItsNodeOnly(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	const keys = 200
 	conn := dialRedis(t, c.leader().resp)

@@ -36,6 +36,7 @@ func (n *node) clusterIDOnDisk() string {
 // order and one of them twice. Neither half forms one; when they see each other, there is one cluster with one id, and the
 // fourth node joins it.
 func TestHalvesFormOneCluster(t *testing.T) {
+	t.Parallel()
 	c, network := newSeparable(t, 4)
 	for _, n := range c.nodes {
 		n.flags = append(n.flags, "--bootstrap-expect", "3")
@@ -88,6 +89,7 @@ func (n *node) awaitLog(want ...string) {
 // TestStrangersAndAmnesiacsAreRefused starts a node with the directory of another cluster, and one with its old id and an empty
 // directory. Neither gets in, both say what to do, and the cluster goes on.
 func TestStrangersAndAmnesiacsAreRefused(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	other := startCluster(t, 1)
 	stranger, wiped := other.nodes[0], c.follower()

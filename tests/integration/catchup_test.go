@@ -65,6 +65,7 @@ func (w *steadyWrites) end(t *testing.T) {
 // which the snapshot takes longer than the leader needs to write, and to drop, many times the log that it keeps. It must
 // not find after each snapshot that it needs another one (consul#9609).
 func TestFollowerReturnsUnderConstantWrites(t *testing.T) {
+	t.Parallel()
 	rng := newRand(t)
 	c, network := startSeparable(t, 3, "--snapshot-bytes", "2MiB", "--trailing-bytes", "256KiB", "--segment-bytes", "4MiB")
 	data := newDataset(rng)

@@ -36,6 +36,14 @@ func chaosDuration(t testing.TB, short time.Duration) time.Duration {
 	return d
 }
 
+// onlyInChaos skips what takes long, unless make chaos runs it.
+func onlyInChaos(t *testing.T) {
+	t.Helper()
+	if os.Getenv("RAFTCASK_CHAOS_DURATION") == "" {
+		t.Skip("takes long: part of make chaos")
+	}
+}
+
 func chaosNodes(t testing.TB) int {
 	t.Helper()
 	text := os.Getenv("RAFTCASK_CHAOS_NODES")
@@ -115,7 +123,7 @@ func (x *chaos) step() {
 		length = faultLength/4 + span(x.rng, 2*faultLength)
 		switch {
 		case first:
-			length = max(length, faultLength)
+			length = faultLength
 		case x.rng.IntN(6) == 0:
 			length = longFault + span(x.rng, 2*time.Second)
 		}
@@ -145,7 +153,11 @@ func (x *chaos) recover(after string) {
 	x.awaitEach(since, progressPerPhase, healBound)
 	x.enter(quiet)
 	x.report.noteRecovery(after, gap, time.Since(healed))
-	time.Sleep(span(x.rng, time.Second)) // a quiet phase of random length
+	longest := time.Second
+	if len(x.sequence) > 0 {
+		longest /= 4
+	}
+	time.Sleep(span(x.rng, longest)) // a quiet phase of random length
 }
 
 // checkpoint holds the clients back when all is healed, compares the replicas, looks at what was written before, and gives the

@@ -16,6 +16,7 @@ import (
 
 // TestRedisClients uses three clients of Redis, as their users would, through every node of one cluster.
 func TestRedisClients(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	leader := c.leader()
 	for _, n := range c.nodes {

@@ -15,6 +15,7 @@ var smallFiles = []string{"--segment-bytes", "1MiB", "--snapshot-bytes", "2MiB",
 // TestPowerCutOfAllNodesLosesNothingAcknowledged cuts the power of the whole cluster in the middle of writes, again and again:
 // at first all that was not synced is gone, later a random part of it. What was acknowledged stays.
 func TestPowerCutOfAllNodesLosesNothingAcknowledged(t *testing.T) {
+	t.Parallel()
 	rng := newRand(t)
 	c := startSick(t, 3, smallFiles...)
 	load := startWriters(t, c, writerCount)
@@ -37,6 +38,7 @@ var hang = diskfault.Rule{Name: "hang", Ops: []string{"sync"}, Path: "*.seg", St
 // TestLeaderWhoseDiskHangsIsReplaced lets every sync of the leader hang. The others go on within seconds, and when the disk is
 // back the old leader follows.
 func TestLeaderWhoseDiskHangsIsReplaced(t *testing.T) {
+	t.Parallel()
 	c := startSick(t, 3)
 	load := startWriters(t, c, writerCount)
 	load.waitForProgress(t, 200)
@@ -103,6 +105,7 @@ func mustSay(t *testing.T, n *node, want string) {
 // TestFailedSyncEndsItsNode fails one sync of a follower and one of the leader, with the change on disk or not. A node that
 // does not know what is on its disk must end; the others go on, and it comes back with its next start.
 func TestFailedSyncEndsItsNode(t *testing.T) {
+	t.Parallel()
 	c := startSick(t, 3)
 	load := startWriters(t, c, writerCount)
 	for _, after := range []bool{false, true} {
@@ -130,6 +133,7 @@ func TestFailedSyncEndsItsNode(t *testing.T) {
 // TestFullDiskOfOneNodeStopsNobody fills the disk of the leader. It takes no writes any more, another leads, and nothing that
 // was acknowledged is lost; with room again the node catches up by itself.
 func TestFullDiskOfOneNodeStopsNobody(t *testing.T) {
+	t.Parallel()
 	c := startSick(t, 3)
 	load := startWriters(t, c, writerCount)
 	load.waitForProgress(t, 200)
@@ -152,6 +156,7 @@ func TestFullDiskOfOneNodeStopsNobody(t *testing.T) {
 
 // TestSlowDiskOfAFollowerSlowsNobody makes each sync of one follower take 200 ms. The leader needs it for no majority.
 func TestSlowDiskOfAFollowerSlowsNobody(t *testing.T) {
+	t.Parallel()
 	c := startSick(t, 3)
 	load := startWriters(t, c, writerCount)
 	load.waitForProgress(t, 200)
@@ -173,6 +178,7 @@ func TestSlowDiskOfAFollowerSlowsNobody(t *testing.T) {
 // TestFlippedBitsAreNeverServed lets a running node read wrong bytes from its disk. A reader gets an error or the right
 // value, never another one; and what is on the disk is sound, so that a restart brings the node back.
 func TestFlippedBitsAreNeverServed(t *testing.T) {
+	t.Parallel()
 	c := startSick(t, 1)
 	n := c.nodes[0]
 	conn := dialRedis(t, n.resp)

@@ -8,6 +8,7 @@ import (
 // TestGracefulStopHandsLeadershipOver stops leader after leader while writers write. When it is gone another one leads already,
 // so that nobody waits for an election time-out; the writers go on, and nothing acknowledged is lost.
 func TestGracefulStopHandsLeadershipOver(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	load := startWriters(t, c, writerCount)
 	load.waitForProgress(t, 200)

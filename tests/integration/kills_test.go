@@ -15,7 +15,7 @@ import (
 
 const (
 	writerCount  = 8
-	killCount    = 20
+	killCount    = 12
 	sharedKeys   = 4
 	minWriteRate = 100 // acknowledged writes per second over the whole test, elections and restarts included: traffic really flows
 )
@@ -23,6 +23,7 @@ const (
 // TestNothingAcknowledgedIsLost kills nodes again and again while writers write: mostly one, at times two or all. Afterwards
 // every acknowledged write is there, an unknown one may be, and nothing else is.
 func TestNothingAcknowledgedIsLost(t *testing.T) {
+	t.Parallel()
 	rng := newRand(t)
 	// Small files and a short log: sealing, merging, snapshots and their installation are all met by some kill.
 	c := startCluster(t, 3, "--segment-bytes", "1MiB", "--snapshot-bytes", "2MiB", "--trailing-bytes", "1MiB")

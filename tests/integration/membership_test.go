@@ -159,6 +159,7 @@ func (l *sdkLoad) end(t testing.TB) {
 // TestGrowAndShrinkUnderLoad takes a cluster from 1 to 3 to 5 nodes and back to 3, the first leader among those
 // that go, while writers count through the SDK.
 func TestGrowAndShrinkUnderLoad(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	load := startSDKLoad(t, c.addrs(), 4)
 	load.goOn(t, 100)
@@ -186,6 +187,7 @@ func TestGrowAndShrinkUnderLoad(t *testing.T) {
 
 // TestOperatorsMistakesAreRefused tries what must not be done, and what a removed node does.
 func TestOperatorsMistakesAreRefused(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	leader := c.leader()
 	others := c.others(leader)
@@ -240,6 +242,7 @@ func TestOperatorsMistakesAreRefused(t *testing.T) {
 
 // TestReplaceDeadNode replaces a node whose disk is gone, by the command that an operator would use.
 func TestReplaceDeadNode(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	load := startSDKLoad(t, c.addrs(), 2)
 	load.goOn(t, 100)
@@ -270,6 +273,7 @@ func TestReplaceDeadNode(t *testing.T) {
 
 // TestReadReplicaServesAndNeverVotes runs a node with --non-voter.
 func TestReadReplicaServesAndNeverVotes(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 1)
 	c.addNode("r1", "--non-voter")
 	replica := openPinned(t, c.nodes[1].resp)
@@ -299,6 +303,7 @@ func TestReadReplicaServesAndNeverVotes(t *testing.T) {
 
 // TestRecoverAfterTwoOfThreeAreLost makes the survivor a new cluster, as an operator would.
 func TestRecoverAfterTwoOfThreeAreLost(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	client := openSDK(t, c.addrs())
 	for i := range 100 {
@@ -362,6 +367,7 @@ func TestRecoverAfterTwoOfThreeAreLost(t *testing.T) {
 // TestStaleReadsTellTheirAge reads at the last node of three, which says how old its data is, and refuses what may not
 // be so old.
 func TestStaleReadsTellTheirAge(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	all := openSDK(t, c.addrs())
 	if all.set(context.Background(), "k", "v") != acknowledged {

@@ -8,6 +8,7 @@ import (
 
 // TestMGETNeverSeesHalfOfAnMSET writes three keys together, over and over, and reads them together through every node.
 func TestMGETNeverSeesHalfOfAnMSET(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	writer := dialRedis(t, c.leader().resp)
 	if got := writer.do("MSET", "a", "0", "b", "0", "c", "0"); got != status("OK") {

@@ -14,6 +14,7 @@ import (
 // TestProgramOrder sends pipelines that mix reads and writes of few keys, and compares every reply with a model: a connection
 // sees its own commands in their order, whichever node it talks to, however the bytes are cut, while others write as well.
 func TestProgramOrder(t *testing.T) {
+	t.Parallel()
 	rng := newRand(t)
 	c := startCluster(t, 3)
 	leader := c.leader()

@@ -117,6 +117,7 @@ func separate(c *cluster, network *netfault.Network, some []*node, out, in netfa
 // TestPartitionedLeaderServesNoStaleRead cuts the leader off, both ways and then each way alone, while clients of every
 // node go on. The others elect a leader, and the old one, which still has clients, must not answer from its past.
 func TestPartitionedLeaderServesNoStaleRead(t *testing.T) {
+	t.Parallel()
 	rng := newRand(t)
 	c, network := startSeparable(t, 3)
 	h := startRegisters(t, c, rng)

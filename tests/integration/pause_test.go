@@ -35,6 +35,7 @@ func (n *node) awaitStill() {
 // already waiting in the frozen node's sockets, so that it meets them before it has heard of anything. Each must give the
 // new value or an error (etcd#20418).
 func TestPausedLeaderAnswersNothingFromItsPast(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	for round := range 3 {
 		leader := c.leader()

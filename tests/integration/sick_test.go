@@ -13,14 +13,6 @@ import (
 	"github.com/raftcask/raftcask/tests/integration/netfault"
 )
 
-// onlyAtLength leaves a test out of the short run.
-func onlyAtLength(t *testing.T) {
-	t.Helper()
-	if os.Getenv("RAFTCASK_CHAOS_DURATION") == "" {
-		t.Skip("takes long: make chaos runs it")
-	}
-}
-
 // anonymousBytes is the memory of a process that is its own: without the files that it maps.
 func (n *node) anonymousBytes() int64 {
 	n.t.Helper()
@@ -43,7 +35,7 @@ func (n *node) anonymousBytes() int64 {
 // values are written to the other three. The leader goes on taking snapshots and dropping its log, and what it keeps in
 // memory does not grow with what the two lack.
 func TestChaosSlowFollowersCostTheLeaderNothing(t *testing.T) {
-	onlyAtLength(t)
+	onlyInChaos(t)
 	c, network := startSeparable(t, 5, "--snapshot-bytes", "32MiB", "--trailing-bytes", "8MiB", "--segment-bytes", "16MiB")
 	leader := c.leader()
 	frozen, crawling := c.others(leader)[0], c.others(leader)[1]
@@ -89,7 +81,7 @@ func TestChaosSlowFollowersCostTheLeaderNothing(t *testing.T) {
 // TestChaosLeaderFrozenInTheMiddleOfASnapshot freezes the leader while it sends one to a follower, which reads it on the thread
 // that also votes. The two that are left elect a leader all the same.
 func TestChaosLeaderFrozenInTheMiddleOfASnapshot(t *testing.T) {
-	onlyAtLength(t)
+	onlyInChaos(t)
 	rng := newRand(t)
 	c, network := startSeparable(t, 3, "--snapshot-bytes", "2MiB", "--trailing-bytes", "256KiB", "--segment-bytes", "4MiB")
 	away, leader := c.follower(), c.leader()
@@ -123,6 +115,7 @@ func TestChaosLeaderFrozenInTheMiddleOfASnapshot(t *testing.T) {
 // TestDamagedNodeIsReplaced damages the data of a node, as a disk would. The node refuses to start and says what to do; this
 // test does that, and the cluster has its three voters again.
 func TestDamagedNodeIsReplaced(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t, 3)
 	load := startSDKLoad(t, c.addrs(), 2)
 	load.goOn(t, 500)

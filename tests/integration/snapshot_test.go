@@ -10,18 +10,19 @@ import (
 	goredis "github.com/redis/go-redis/v9"
 )
 
-// TestFarBehindFollower keeps a node away while 200 MB are written and the log behind them is truncated. On its return only a
+// TestFarBehindFollower keeps a node away while 80 MB are written and the log behind them is truncated. On its return only a
 // snapshot can bring it up to date; afterwards it serves every key, overwrite, deletion and expiry by itself.
 func TestFarBehindFollower(t *testing.T) {
+	t.Parallel()
 	rng := newRand(t)
-	c := startCluster(t, 3, "--snapshot-bytes", "16MiB", "--trailing-bytes", "8MiB", "--segment-bytes", "8MiB")
+	c := startCluster(t, 3, "--snapshot-bytes", "8MiB", "--trailing-bytes", "4MiB", "--segment-bytes", "4MiB")
 	data := newDataset(rng)
 	data.write(t, c.leader(), 5_000_000) // so that the node has something old of its own
 
 	away := c.follower()
 	c.waitCaughtUp(away, time.Minute)
 	away.stop()
-	data.write(t, c.leader(), 200_000_000)
+	data.write(t, c.leader(), 80_000_000)
 
 	away.start()
 	away.waitReady()

@@ -171,7 +171,7 @@ func TestRedisCLI(t *testing.T) {
 		{"--pipe", "SET piped 1\r\nINCR piped\r\n", "errors: 0, replies: 2"},
 		{"command count", "", fmt.Sprint(len(command.All()))},
 		{"--bigkeys", "", "Biggest string found"},
-		{"help set", "", "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]"},
+		{"help set", "", "key value [NX|XX|IFEQ comparison-value] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds|KEEPTTL]"},
 		{"help mset", "", "key value [key value ...]"},
 		{"help @string", "", "Add to the end of a value."},
 		{"help copy", "", "source destination [DB destination-db] [REPLACE]"},

@@ -80,6 +80,7 @@ func newNodeCollector(s *Server) *nodeCollector {
 	add(gauge, "pinned_bytes", "Bytes of files that are kept for snapshots only.", group, func(r *reading) float64 { return float64(r.engine.PinnedBytes) })
 	add(gauge, "keydir_bytes", "Memory of the index, outside the Go heap.", group, func(r *reading) float64 { return float64(r.engine.KeydirBytes) })
 	add(gauge, "log_bytes", "Bytes of the log that are kept for replication.", group, func(r *reading) float64 { return float64(r.engine.LogBytes) })
+	add(gauge, "log_first_index", "First entry of the log that is kept for replication.", group, func(r *reading) float64 { return float64(r.engine.LogFirst) })
 	add(gauge, "pending_entries", "Entries stored and not committed.", group, func(r *reading) float64 { return float64(r.engine.Pending) })
 	add(counter, "merges_total", "Merges done.", group, func(r *reading) float64 { return float64(r.engine.Merges) })
 	add(counter, "merged_bytes_total", "Bytes written by merges.", group, func(r *reading) float64 { return float64(r.engine.MergedBytes) })
