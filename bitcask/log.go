@@ -231,22 +231,27 @@ func (s *Store) undoWrite(end int64, cause error) error {
 func (s *Store) syncActiveLocked() error {
 	a := &s.appender
 	end := a.active.size.Load()
-	if a.synced.Load() >= end {
+	synced := a.synced.Load()
+	if synced >= end {
 		return nil
 	}
-	if err := s.syncSegment(a.active); err != nil {
+	if err := s.syncSegment(a.active, synced, end); err != nil {
 		return err
 	}
 	a.synced.Store(end)
 	return nil
 }
 
-// syncSegment syncs the segment that is, or a moment ago was, the active one.
-func (s *Store) syncSegment(seg *segment) error {
+// syncSegment syncs the segment that is, or a moment ago was, the active one. It was synced up to from, and was
+// written up to end.
+func (s *Store) syncSegment(seg *segment, from, end int64) error {
 	s.appender.syncing.Lock()
 	defer s.appender.syncing.Unlock()
 	if cause := s.poison.Load(); cause != nil {
 		return *cause
+	}
+	if s.mapsWrites() {
+		seg.mapping.detach(from, end)
 	}
 	began := time.Now()
 	if err := seg.file.Sync(); err != nil {
@@ -354,15 +359,15 @@ func (s *Store) Sync() error {
 		a.mu.Unlock()
 		return err
 	}
-	seg, end := a.active, a.active.size.Load()
-	if a.synced.Load() >= end {
+	seg, synced, end := a.active, a.synced.Load(), a.active.size.Load()
+	if synced >= end {
 		a.mu.Unlock()
 		return nil
 	}
 	seg.acquire()
 	a.mu.Unlock()
 	defer seg.release(s.fs, s.path)
-	if err := s.syncSegment(seg); err != nil {
+	if err := s.syncSegment(seg, synced, end); err != nil {
 		return err
 	}
 	a.mu.Lock()

@@ -26,10 +26,18 @@ func (f *osFile) Map(sizeBytes int, writable bool) (mem []byte, err error) {
 // Unmap ends a mapping. Nobody may touch it any more.
 func Unmap(mem []byte) error { return unix.Munmap(mem) }
 
-// Protect makes a mapping read-only, and takes its pages out of this process's memory; they stay
-// in the page cache, dirty ones too.
+// Protect makes a mapping read-only, and detaches it.
 func Protect(mem []byte) error {
-	return errors.Join(unix.Mprotect(mem, unix.PROT_READ), unix.Madvise(mem, unix.MADV_DONTNEED))
+	return errors.Join(unix.Mprotect(mem, unix.PROT_READ), Detach(mem))
+}
+
+// Detach takes the pages of a mapping out of this process's memory; they stay in the page cache, dirty ones too, and come
+// back when they are touched. mem begins with a page.
+func Detach(mem []byte) error {
+	if len(mem) == 0 {
+		return nil
+	}
+	return unix.Madvise(mem, unix.MADV_DONTNEED)
 }
 
 // AdviseRandom says that reads come in no order, so that reading ahead would be wasted.

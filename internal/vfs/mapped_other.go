@@ -10,6 +10,9 @@ func Unmap([]byte) error { return errors.ErrUnsupported }
 // Protect has nothing to protect: no File is a Mapper here.
 func Protect([]byte) error { return errors.ErrUnsupported }
 
+// Detach has nothing to detach: no File is a Mapper here.
+func Detach([]byte) error { return errors.ErrUnsupported }
+
 // AdviseRandom has nothing to advise on: no File is a Mapper here.
 func AdviseRandom([]byte) error { return errors.ErrUnsupported }
 
