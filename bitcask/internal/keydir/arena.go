@@ -5,12 +5,15 @@ import "github.com/raftcask/raftcask/bitcask/internal/offheap"
 const (
 	chunkLog   = 16 // log2 of the addresses in a chunk
 	chunkBytes = 1 << chunkLog
-	// When a chunk is full, it is made larger by a fraction of the whole arena, until chunkBytes.
-	// That share is the most that is unused, and each byte of the first chunk is copied about as many times.
-	// The later chunks of a large arena take few steps.
-	firstGrowth = 8
-	laterGrowth = 32
+	// While the first chunk is small it is made larger by a part of itself when it is full: that share is the most that is
+	// unused, and each byte is copied about as many times.
+	arenaGrowthDen = 8
+	// A chunk that needs more is reserved whole, and takes memory page by page: on average half a page is unused.
+	smallBytes = 3584
 )
+
+// A reserved block is a chunk.
+const _ = -uint(chunkBytes ^ offheap.ReserveBytes)
 
 // arena holds the records of a shard, one after another. The address of a record is its place:
 // chunk number << chunkLog | offset in the chunk, and never 0. A record never crosses into another
@@ -21,7 +24,7 @@ const (
 type arena struct {
 	chunks  []chunk
 	bytes   int // of all records
-	expect  int // what bytes is known to become soon
+	expect  int // what bytes is known to become soon: then a small chunk need not be copied
 	garbage int // of the records that no slot leads to
 }
 
@@ -47,37 +50,42 @@ func (a *arena) append(pool *offheap.Pool, n int) record {
 	addr := a.address(n)
 	i, at := int(addr>>chunkLog), int(addr&(chunkBytes-1))
 	if i == len(a.chunks) {
-		a.chunks = append(a.chunks, chunk{block: alloc(pool, a.growTo(i, at+n)), used: at})
+		a.chunks = append(a.chunks, chunk{block: a.make(pool, at+n), used: at})
 		if at+n > chunkBytes {
 			a.chunks = append(a.chunks, chunk{}) // used is 0: address goes on to the next
 		}
 	}
 	c := &a.chunks[i]
 	if at+n > len(c.block.Mem) {
-		block := alloc(pool, a.growTo(i, at+n))
+		block := a.make(pool, at+n)
 		copy(block.Mem, c.block.Mem[:c.used])
 		pool.Free(c.block)
 		c.block = block
 	}
 	a.bytes += n
 	c.used += n
+	if len(c.block.Mem) == chunkBytes {
+		pool.Use(&c.block, c.used)
+	}
 	return record(c.block.Mem[at : at+n])
 }
 
-// growTo is how large chunk i should be made when it needs to be.
-func (a *arena) growTo(i, needed int) int {
-	growth := firstGrowth
-	if i > 0 {
-		growth = laterGrowth
+// make returns the memory of a chunk that has to hold so many bytes.
+func (a *arena) make(pool *offheap.Pool, needed int) offheap.Block {
+	switch {
+	case needed > chunkBytes:
+		return alloc(pool.Alloc(needed))
+	case a.expect-a.bytes >= chunkBytes: // it will be full
+		return alloc(pool.Alloc(chunkBytes))
+	case max(needed, a.expect) > smallBytes:
+		return alloc(pool.Reserve())
 	}
-	more := max(a.bytes/growth, a.expect-a.bytes)
-	return max(needed, min(needed+more, chunkBytes))
+	return alloc(pool.Alloc(min(max(needed+a.bytes/arenaGrowthDen, a.expect), smallBytes)))
 }
 
 // alloc has no error to return: without memory for its index a store cannot go on, and no caller
 // could do what the Go runtime itself does not.
-func alloc(pool *offheap.Pool, size int) offheap.Block {
-	block, err := pool.Alloc(size)
+func alloc(block offheap.Block, err error) offheap.Block {
 	if err != nil {
 		panic("keydir: out of memory: " + err.Error())
 	}
@@ -96,8 +104,15 @@ func (a *arena) clone(pool *offheap.Pool) arena {
 		if from.used == 0 {
 			continue
 		}
-		c.chunks[i] = chunk{block: alloc(pool, len(from.block.Mem)), used: from.used}
-		copy(c.chunks[i].block.Mem, from.block.Mem[:from.used])
+		to := chunk{used: from.used}
+		if len(from.block.Mem) == chunkBytes {
+			to.block = alloc(pool.Reserve())
+			pool.Use(&to.block, to.used)
+		} else {
+			to.block = alloc(pool.Alloc(len(from.block.Mem)))
+		}
+		copy(to.block.Mem, from.block.Mem[:from.used])
+		c.chunks[i] = to
 	}
 	return c
 }

@@ -13,6 +13,9 @@ import (
 // then costs seven bytes of copying.
 const garbageDen = 8
 
+// pageBytes is the size of most systems' pages; another one costs time only.
+const pageBytes = 4096
+
 // shard is the part of the keys whose hashes share their top bits.
 type shard struct {
 	mu       sync.RWMutex // guards all below but keys
@@ -97,7 +100,7 @@ func (s *shard) touch(h uint64) {
 	}
 	chunks := s.holding.arena.chunks
 	c := &chunks[len(chunks)-1]
-	if c.used < len(c.block.Mem) {
+	if c.used%pageBytes != 0 && c.used < len(c.block.Mem) { // a page's first touch should be a write
 		runtime.KeepAlive(uint32(c.block.Mem[c.used]) ^ s.slots[s.slots.home(slotHash(h))].addr)
 	}
 }
@@ -264,7 +267,7 @@ func (s *shard) unpin(d *Keydir, h *holding) {
 // dropTombstones removes all of them at once, and gives memory back that was made for more keys than came.
 func (s *shard) dropTombstones(d *Keydir) {
 	if s.used == int(s.keys.Load()) {
-		if h := s.holding; h != nil && (sizeFor(s.used) < len(s.slots)*3/4 || h.arena.bytes < h.arena.expect*3/4) {
+		if h := s.holding; h != nil && sizeFor(s.used) < len(s.slots)*3/4 {
 			s.compact(d)
 		}
 		return

@@ -100,7 +100,7 @@ func sizeFor(n int) int {
 
 // makeTable returns an empty table of n slots, and the memory that it lies in.
 func makeTable(pool *offheap.Pool, n int) (table, offheap.Block) {
-	block := alloc(pool, n*slotBytes)
+	block := alloc(pool.Alloc(n * slotBytes))
 	t := slotsIn(block.Mem)[:n]
 	clear(t)
 	return t, block

@@ -107,27 +107,27 @@ func TestViewReleasesWhatItHasPassed(t *testing.T) {
 		}
 	}
 	put(1)
-	alone := d.Bytes()
+	alone := d.inUse()
 
 	one, two := d.View(), d.View()
-	if d.Bytes() != alone {
+	if d.inUse() != alone {
 		t.Fatal("opening a view takes off-heap memory")
 	}
 	put(2)
-	shared := d.Bytes()
+	shared := d.inUse()
 	if shared <= alone || shared > 2*alone+alone/4 {
 		t.Fatalf("%d bytes with two views, %d without: not one copy", shared, alone)
 	}
 	contents(t, one, "")
-	if d.Bytes() != shared {
+	if d.inUse() != shared {
 		t.Fatal("what another view needs was given up")
 	}
 	contents(t, two, "")
-	if d.Bytes() != alone {
-		t.Fatalf("%d bytes after both views have passed, %d before", d.Bytes(), alone)
+	if d.inUse() != alone {
+		t.Fatalf("%d bytes after both views have passed, %d before", d.inUse(), alone)
 	}
 	put(3)
-	if d.Bytes() != alone {
+	if d.inUse() != alone {
 		t.Fatal("copied for a view that has passed")
 	}
 	if again := contents(t, one, ""); len(again) != 0 {
@@ -140,8 +140,8 @@ func TestViewReleasesWhatItHasPassed(t *testing.T) {
 	three.Range(nil, func([]byte, Item) bool { n++; return n < len(keys)/2 })
 	three.Close()
 	three.Close()
-	if d.Bytes() != alone {
-		t.Fatalf("%d bytes after Close in the middle, %d before", d.Bytes(), alone)
+	if d.inUse() != alone {
+		t.Fatalf("%d bytes after Close in the middle, %d before", d.inUse(), alone)
 	}
 }
 

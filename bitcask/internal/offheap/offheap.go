@@ -10,10 +10,20 @@
 // multiple of 4 KiB, beyond to one of eight steps between powers of two.
 //
 // A block lies in a slab of blocks of the same size. A slab of blocks of a page or more is a mapping
-// of 4 MiB or more, with huge pages where the system has them: random reads spend less on translating
-// addresses. The pages of such a block are returned when the block is freed. A slab of
+// of 4 MiB or more, with huge pages where the system has them, but for the first of its size: random reads
+// spend less on translating addresses. The pages of such a block are returned soon after the block is freed. A slab of
 // smaller blocks is one 64 KiB block, returned when all its blocks are free. So nothing has to be
 // merged or moved, and address space is all that a mixed history of sizes can waste.
+//
+// Returning pages one block at a time is dear: each time all processors that run the process are interrupted, and pages
+// that are used again have to be made anew. So freed blocks stay as they are until they come to a quarter of the
+// memory in use, 16 MiB at most, and go together.
+//
+// A block that fills from its start, like a log, can be reserved instead: its addresses are there at once,
+// its pages when they are touched, and it never has to be copied to a larger one.
+//
+//	block, err := pool.Reserve()
+//	pool.Use(&block, 5000) // two pages
 //
 // Off Linux, slabs are ordinary byte slices: still without pointers for the collector to follow, and
 // returned by slab instead of by block.
@@ -23,6 +33,7 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
+	"slices"
 	"sync"
 )
 
@@ -30,14 +41,19 @@ const (
 	minBytes  = 64
 	pageBytes = 4 << 10  // smaller blocks share a block
 	homeBytes = 64 << 10 // the block that they share
-	slabBytes = 4 << 20  // the smallest mapping: few enough of them for vm.max_map_count
-	maxBytes  = 1 << 30  // asking for more is a mistake
+
+	// ReserveBytes is the size of a reserved block.
+	ReserveBytes = homeBytes
+
+	slabBytes = 4 << 20 // the smallest mapping: few enough of them for vm.max_map_count
+	maxBytes  = 1 << 30 // asking for more is a mistake
 
 	// Classes of size, in three sections: 4 per doubling, then by the page, then 8 per doubling.
 	smallClasses = 4 * 6 // 64 bytes to below 4 KiB: 6 doublings
 	pageClasses  = homeBytes / pageBytes
-	largeClasses = 8 * 14 // above 64 KiB to 1 GiB: 14 doublings
-	classes      = smallClasses + pageClasses + largeClasses
+	largeClasses = 8 * 14                                    // above 64 KiB to 1 GiB: 14 doublings
+	reserved     = smallClasses + pageClasses + largeClasses // a class of its own, of ReserveBytes
+	classes      = reserved + 1
 )
 
 // Block is a piece of memory. The zero Block is no memory.
@@ -45,6 +61,7 @@ type Block struct {
 	Mem   []byte // contents are undefined after Alloc; never keep it past Free
 	slab  *slab
 	index uint32
+	used  uint32 // bytes of a reserved block that count as memory held
 }
 
 // Pool hands out blocks. The zero value is ready to use. All methods are safe for concurrent use.
@@ -52,8 +69,17 @@ type Pool struct {
 	mu    sync.Mutex
 	roomy [classes][]*slab // by class: slabs that have a free block
 	slabs [classes]int     // by class: slabs that are mappings
-	bytes int64
+	bytes int64            // in use
+	idle  int64            // free and not returned
+	kept  []*slab          // those that have idle blocks, and some that had
 }
+
+// What may be idle.
+const (
+	idleShare    = 4 // of the bytes in use, one in so many
+	minIdleBytes = 1 << 20
+	maxIdleBytes = 16 << 20
+)
 
 // slab is a piece of memory cut into blocks of one size. Pool.mu guards it.
 type slab struct {
@@ -63,6 +89,8 @@ type slab struct {
 	size    int      // of a block
 	carved  uint32   // blocks that were ever handed out: the memory beyond was never touched
 	free    []uint32 // blocks below carved that are free
+	idle    int      // so many at the end of free still have their pages
+	kept    bool     // in Pool.kept
 	used    uint32
 	roomyAt int // place in Pool.roomy, -1 when full
 }
@@ -113,6 +141,26 @@ func (p *Pool) Alloc(size int) (Block, error) {
 	return b, err
 }
 
+// Reserve returns a block of ReserveBytes of which nothing takes memory before it is touched. Say with Use how much will be.
+func (p *Pool) Reserve() (Block, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b, _, err := p.allocLocked(reserved, ReserveBytes)
+	return b, err
+}
+
+// Use counts the first n bytes of a reserved block as memory held, whole pages of it. Other blocks count anyway.
+func (p *Pool) Use(b *Block, n int) {
+	used := uint32(n+pageBytes-1) / pageBytes * pageBytes
+	if used <= b.used || b.slab.class != reserved {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.bytes += int64(used - b.used)
+	b.used = used
+}
+
 // allocLocked also reports whether the block was never handed out before.
 func (p *Pool) allocLocked(class, size int) (b Block, carved bool, err error) {
 	if len(p.roomy[class]) == 0 {
@@ -127,6 +175,10 @@ func (p *Pool) allocLocked(class, size int) (b Block, carved bool, err error) {
 	b = Block{slab: s, index: s.carved}
 	if last := len(s.free) - 1; last >= 0 {
 		b.index, s.free = s.free[last], s.free[:last]
+		if s.idle > 0 {
+			s.idle--
+			p.idle -= int64(size)
+		}
 	} else {
 		s.carved++
 		carved = true
@@ -147,8 +199,8 @@ func (p *Pool) newSlabLocked(class, size int) (*slab, error) {
 		s.mem, s.home = home.Mem, home
 		return s, err
 	}
-	// The first slab of a class may stay as good as empty, those after it will fill: they may have huge pages.
-	mem, err := mapMemory(max(slabBytes, size), p.slabs[class] > 0)
+	// The first slab of a class may stay as good as empty, those after it will fill. That does not hold for what is reserved.
+	mem, err := mapMemory(max(slabBytes, size), p.slabs[class] > 0 && class != reserved)
 	if err != nil {
 		return nil, fmt.Errorf("offheap: map memory: %w", err)
 	}
@@ -166,7 +218,10 @@ func (p *Pool) Free(b Block) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if b.slab.size >= pageBytes {
+	switch {
+	case b.slab.class == reserved:
+		p.bytes -= int64(b.used)
+	case b.slab.size >= pageBytes:
 		p.bytes -= int64(len(b.Mem))
 	}
 	p.freeLocked(b)
@@ -182,12 +237,51 @@ func (p *Pool) freeLocked(b Block) {
 		p.releaseLocked(s)
 		return
 	}
-	if s.size%os.Getpagesize() == 0 { // else it shares a page with its neighbors
-		returnPages(b.Mem)
-	}
 	s.free = append(s.free, b.index)
+	switch {
+	case s.size%os.Getpagesize() != 0: // it shares a page with its neighbors
+	case s.class == reserved: // mostly there for its addresses
+		returnPages(b.Mem)
+	default:
+		p.keepLocked(s)
+	}
 	if s.roomyAt < 0 {
 		p.addRoomyLocked(s)
+	}
+}
+
+// keepLocked keeps the pages of the block that came last into s.free, for now.
+func (p *Pool) keepLocked(s *slab) {
+	if !s.kept {
+		s.kept = true
+		p.kept = append(p.kept, s)
+	}
+	s.idle++
+	p.idle += int64(s.size)
+	if p.idle <= min(max(p.bytes/idleShare, minIdleBytes), maxIdleBytes) {
+		return
+	}
+	for _, s := range p.kept {
+		s.kept = false
+		s.returnIdle()
+	}
+	clear(p.kept)
+	p.kept, p.idle = p.kept[:0], 0
+}
+
+// returnIdle returns the pages of the idle blocks, neighbors together.
+func (s *slab) returnIdle() {
+	idle := s.free[len(s.free)-s.idle:]
+	s.idle = 0
+	slices.Sort(idle)
+	for len(idle) > 0 {
+		n := 1
+		for n < len(idle) && idle[n] == idle[0]+uint32(n) {
+			n++
+		}
+		from := int(idle[0]) * s.size
+		returnPages(s.mem[from : from+n*s.size])
+		idle = idle[n:]
 	}
 }
 
@@ -203,7 +297,8 @@ func (p *Pool) releaseLocked(s *slab) {
 		unmapMemory(s.mem)
 		p.slabs[s.class]--
 	}
-	s.mem = nil
+	p.idle -= int64(s.idle) * int64(s.size)
+	s.mem, s.idle, s.free = nil, 0, nil
 }
 
 func (p *Pool) addRoomyLocked(s *slab) {
@@ -220,10 +315,17 @@ func (p *Pool) dropRoomyLocked(s *slab) {
 	s.roomyAt = -1
 }
 
-// Bytes is how much memory the pool holds: blocks handed out, and freed ones whose memory could
-// not be returned yet because they share a page with others.
+// Idle is how much of Bytes is in freed blocks whose memory was not returned yet.
+func (p *Pool) Idle() int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.idle
+}
+
+// Bytes is how much memory the pool holds: blocks handed out, and freed ones whose memory was
+// not returned yet.
 func (p *Pool) Bytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.bytes
+	return p.bytes + p.idle
 }

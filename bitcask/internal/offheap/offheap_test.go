@@ -38,8 +38,8 @@ func TestClassesFitTightlyAndInOrder(t *testing.T) {
 			check(n + n/8*step)
 		}
 	}
-	if lastClass != classes-1 {
-		t.Fatalf("last class is %d of %d", lastClass, classes)
+	if lastClass != reserved-1 {
+		t.Fatalf("last class is %d of %d", lastClass, reserved)
 	}
 }
 
@@ -193,6 +193,80 @@ func TestFreedMemoryGoesBackToTheSystem(t *testing.T) {
 		for _, b := range kept {
 			pool.Free(b)
 		}
+	}
+}
+
+func TestIdleMemoryIsBounded(t *testing.T) {
+	const size = 20 << 10
+	var pool Pool
+	var blocks []Block
+	for range 8192 { // 160 MiB
+		b, err := pool.Alloc(size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Mem[0] = 1
+		blocks = append(blocks, b)
+	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(blocks), func(i, j int) { blocks[i], blocks[j] = blocks[j], blocks[i] })
+	kept := false
+	for i, b := range blocks {
+		pool.Free(b)
+		idle, used := pool.Idle(), int64(len(blocks)-i-1)*size
+		if idle > min(max(used/idleShare, minIdleBytes), maxIdleBytes) || pool.Bytes() != used+idle {
+			t.Fatalf("%d bytes are idle, %d in use, %d in all", idle, used, pool.Bytes())
+		}
+		kept = kept || idle > 0
+		if i%3 == 0 && i < len(blocks)/2 { // some are used again
+			b, err := pool.Alloc(size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Mem[size-1] = 2
+			pool.Free(b)
+		}
+	}
+	if !kept || pool.Bytes() != 0 {
+		t.Fatalf("some were kept: %v; %d bytes held after everything was freed", kept, pool.Bytes())
+	}
+}
+
+func TestReservedBlockTakesMemoryAsItIsUsed(t *testing.T) {
+	const blocks = 4096 // 256 MiB of addresses
+	var pool Pool
+	held := make([]Block, 0, blocks)
+	before := resident(t)
+	for range blocks {
+		b, err := pool.Reserve()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(b.Mem) != ReserveBytes {
+			t.Fatalf("reserved %d bytes", len(b.Mem))
+		}
+		held = append(held, b)
+	}
+	if got := pool.Bytes(); got != 0 {
+		t.Fatalf("%d bytes held before anything was used", got)
+	}
+	for i := range held {
+		held[i].Mem[0], held[i].Mem[5000-1] = 1, 1
+		pool.Use(&held[i], 5000)
+		pool.Use(&held[i], 100) // less than before: nothing changes
+	}
+	if got := pool.Bytes(); got != blocks*2*pageBytes {
+		t.Fatalf("%d bytes held, should be %d", got, blocks*2*pageBytes)
+	}
+	if took := resident(t) - before; took > 2*blocks*2*pageBytes {
+		t.Fatalf("%d MiB resident, %d MiB are in use", took>>20, blocks*2*pageBytes>>20)
+	}
+	for _, b := range held {
+		pool.Free(b)
+	}
+	if got := pool.Bytes(); got != 0 {
+		t.Fatalf("%d bytes held after everything was freed", got)
 	}
 }
 
