@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -102,11 +104,15 @@ func collection() float64 {
 	return took[len(took)/2]
 }
 
-// unhinted counts segments without a hint; the active one never has any.
-func unhinted(dir string) int {
-	segments, _ := filepath.Glob(filepath.Join(dir, "*.seg")) // the patterns are good
-	hints, _ := filepath.Glob(filepath.Join(dir, "*.hint"))
-	return len(segments) - len(hints)
+// unhinted counts segments without a hint of their own; the active one never has any.
+func unhinted(dir string) (n int) {
+	segments, _ := filepath.Glob(filepath.Join(dir, "*.seg")) // the pattern is good
+	for _, name := range segments {
+		if _, err := os.Stat(strings.TrimSuffix(name, ".seg") + ".hint"); err != nil {
+			n++
+		}
+	}
+	return n
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
