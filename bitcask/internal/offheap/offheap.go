@@ -17,7 +17,7 @@
 //
 // Returning pages one block at a time is dear: each time all processors that run the process are interrupted, and pages
 // that are used again have to be made anew. So freed blocks stay as they are until they come to a quarter of the
-// memory in use, 16 MiB at most, and go together.
+// memory in use, 16 MiB at most; then those of the slab that has most of them go, neighbors together.
 //
 // A block that fills from its start, like a log, can be reserved instead: its addresses are there at once,
 // its pages when they are touched, and it never has to be copied to a larger one.
@@ -30,6 +30,7 @@
 package offheap
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 	"os"
@@ -71,7 +72,7 @@ type Pool struct {
 	slabs [classes]int     // by class: slabs that are mappings
 	bytes int64            // in use
 	idle  int64            // free and not returned
-	kept  []*slab          // those that have idle blocks, and some that had
+	kept  []*slab          // those that have idle blocks
 }
 
 // What may be idle.
@@ -79,6 +80,8 @@ const (
 	idleShare    = 4 // of the bytes in use, one in so many
 	minIdleBytes = 1 << 20
 	maxIdleBytes = 16 << 20
+	// maxReturns many times at most one Free returns pages, so that it takes no longer than a millisecond or two.
+	maxReturns = 64
 )
 
 // slab is a piece of memory cut into blocks of one size. Pool.mu guards it.
@@ -90,7 +93,6 @@ type slab struct {
 	carved  uint32   // blocks that were ever handed out: the memory beyond was never touched
 	free    []uint32 // blocks below carved that are free
 	idle    int      // so many at the end of free still have their pages
-	kept    bool     // in Pool.kept
 	used    uint32
 	roomyAt int // place in Pool.roomy, -1 when full
 }
@@ -178,6 +180,7 @@ func (p *Pool) allocLocked(class, size int) (b Block, carved bool, err error) {
 		if s.idle > 0 {
 			s.idle--
 			p.idle -= int64(size)
+			p.forgetKeptLocked(s)
 		}
 	} else {
 		s.carved++
@@ -252,37 +255,42 @@ func (p *Pool) freeLocked(b Block) {
 
 // keepLocked keeps the pages of the block that came last into s.free, for now.
 func (p *Pool) keepLocked(s *slab) {
-	if !s.kept {
-		s.kept = true
+	if s.idle == 0 {
 		p.kept = append(p.kept, s)
 	}
 	s.idle++
 	p.idle += int64(s.size)
-	if p.idle <= min(max(p.bytes/idleShare, minIdleBytes), maxIdleBytes) {
-		return
+	for calls := maxReturns; calls > 0 && p.idle > min(max(p.bytes/idleShare, minIdleBytes), maxIdleBytes); {
+		fullest := slices.MaxFunc(p.kept, func(a, b *slab) int { return cmp.Compare(a.idle*a.size, b.idle*b.size) })
+		p.idle -= fullest.returnIdle(&calls)
+		p.forgetKeptLocked(fullest)
 	}
-	for _, s := range p.kept {
-		s.kept = false
-		s.returnIdle()
-	}
-	clear(p.kept)
-	p.kept, p.idle = p.kept[:0], 0
 }
 
-// returnIdle returns the pages of the idle blocks, neighbors together.
-func (s *slab) returnIdle() {
+// forgetKeptLocked takes a slab out of kept if it has nothing idle.
+func (p *Pool) forgetKeptLocked(s *slab) {
+	if s.idle == 0 {
+		i := slices.Index(p.kept, s)
+		p.kept = slices.Delete(p.kept, i, i+1)
+	}
+}
+
+// returnIdle returns the pages of idle blocks, neighbors together, with so many system calls at most.
+func (s *slab) returnIdle(calls *int) (returned int64) {
 	idle := s.free[len(s.free)-s.idle:]
-	s.idle = 0
 	slices.Sort(idle)
-	for len(idle) > 0 {
+	for ; len(idle) > 0 && *calls > 0; *calls-- {
 		n := 1
 		for n < len(idle) && idle[n] == idle[0]+uint32(n) {
 			n++
 		}
 		from := int(idle[0]) * s.size
 		returnPages(s.mem[from : from+n*s.size])
+		returned += int64(n * s.size)
 		idle = idle[n:]
 	}
+	s.idle = len(idle)
+	return returned
 }
 
 // releaseLocked gives up a slab without a used block.
@@ -297,8 +305,12 @@ func (p *Pool) releaseLocked(s *slab) {
 		unmapMemory(s.mem)
 		p.slabs[s.class]--
 	}
-	p.idle -= int64(s.idle) * int64(s.size)
-	s.mem, s.idle, s.free = nil, 0, nil
+	if s.idle > 0 {
+		p.idle -= int64(s.idle) * int64(s.size)
+		s.idle = 0
+		p.forgetKeptLocked(s)
+	}
+	s.mem = nil
 }
 
 func (p *Pool) addRoomyLocked(s *slab) {
