@@ -185,6 +185,7 @@ func inChild(ctx context.Context, engine, phase, dir string, keys int, length ti
 	if err != nil {
 		return figures{}, err
 	}
+	syscall.Sync() // nobody pays for what another phase left to be written
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, self, "child", engine, phase, dir, strconv.Itoa(keys), length.String())
 	cmd.Stdout, cmd.Stderr = &out, &errs
