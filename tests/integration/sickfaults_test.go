@@ -35,14 +35,26 @@ func diskFault(name string, rule diskfault.Rule) fault {
 func (f *fleet) tell(victims []host, r diskfault.Request) {
 	f.t.Helper()
 	for _, n := range nodesOf(victims) {
-		if !n.running() {
-			continue
-		}
+		f.ask(n, r)
+	}
+}
+
+// ask asks the machine of a node, and wakes the node for that. One that was started a moment ago does not listen yet. It is false
+// when the node does not run.
+func (f *fleet) ask(n *node, r diskfault.Request) (hits map[string]int, alive bool) {
+	f.t.Helper()
+	for deadline := time.Now().Add(readyTimeout); n.running(); time.Sleep(20 * time.Millisecond) {
 		n.resume()
-		if _, err := diskfault.Send(n.sick.socket, r); err != nil && n.running() {
+		hits, err := diskfault.Send(n.sick.socket, r)
+		if err == nil {
+			return hits, true
+		}
+		if time.Now().After(deadline) {
 			f.t.Errorf("machine of %s: %v", n.id, err)
+			return nil, true
 		}
 	}
+	return nil, false
 }
 
 // failSyncs lets one sync of each victim fail, whether what it was to sync is on the disk or not. Such a node must end; one that
@@ -55,12 +67,7 @@ func failSyncs(f *fleet, victims []host, rng *rand.Rand) func() {
 	}
 	return func() {
 		for _, n := range nodesOf(victims) {
-			if !n.running() {
-				continue
-			}
-			n.resume()
-			hits, err := diskfault.Send(n.sick.socket, diskfault.Request{})
-			if err != nil || hits[rule.Name] > 0 {
+			if hits, alive := f.ask(n, diskfault.Request{}); alive && hits[rule.Name] > 0 {
 				if _, err := n.proc.wait(stopTimeout); err != nil {
 					f.t.Errorf("%s goes on after a failed sync: %v", n.id, err)
 				}
