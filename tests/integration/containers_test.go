@@ -18,15 +18,14 @@ import (
 // TestChaosContainers breaks a cluster of containers, built from this tree, as TestChaos breaks processes: the network between
 // them is disconnected for real, while clients still reach the node that was cut off.
 func TestChaosContainers(t *testing.T) {
-	t.Parallel()
 	needDocker(t)
 	rng := newRand(t)
 	f := containerFleet(t, 3, chaosFlags...)
 	const share = 5 // of the time that the processes get
 	duration := chaosDuration(t, 0) / share
-	if duration == 0 { // what processes cannot show: a container that is killed, frozen, without its network
+	if duration == 0 { // what is not the same for a process: to be killed, told to stop, frozen, without its network
 		f.faults = slices.DeleteFunc(f.faults, func(x fault) bool {
-			return x.name != "kill -9" && x.name != "pause" && x.name != disconnected
+			return x.name != "kill -9" && x.name != "graceful stop" && x.name != "pause" && x.name != disconnected
 		})
 	}
 	runChaos(t, f, rng, duration, "containers")

@@ -156,7 +156,6 @@ func TestFullDiskOfOneNodeStopsNobody(t *testing.T) {
 
 // TestSlowDiskOfAFollowerSlowsNobody makes each sync of one follower take 200 ms. The leader needs it for no majority.
 func TestSlowDiskOfAFollowerSlowsNobody(t *testing.T) {
-	t.Parallel()
 	c := startSick(t, 3)
 	load := startWriters(t, c, writerCount)
 	load.waitForProgress(t, 200)

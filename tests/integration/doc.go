@@ -1,7 +1,7 @@
 // Package integration tests raftcask from outside: real processes on loopback, killed with SIGKILL, stopped, paused and
 // started again, and asked through the ports and commands that a user has.
 //
-//	go test ./tests/integration                            # everything, about five minutes on two cores
+//	go test ./tests/integration                            # everything, about four minutes on two cores
 //	go test ./tests/integration -run TestRealData -v       # one promise
 //	make chaos                                             # the same faults for as long as CHAOS says
 //	make bugs                                              # mitigations off, one by one: the tests must notice
@@ -35,7 +35,8 @@
 //	RAFTCASK_BIN             test this binary instead of building one
 //	RAFTCASK_RACE=1          build the binary with the race detector
 //	RAFTCASK_KEEP=1          keep the directories of failed tests
-//	RAFTCASK_CHAOS_DURATION  how long TestChaos goes on (default: each fault once); TestChaosContainers takes a fifth of it
+//	RAFTCASK_CHAOS_DURATION  how long TestChaos goes on (default: 25 s, and each fault once); TestChaosContainers takes a
+//	                         fifth of it (default: four faults once)
 //	RAFTCASK_CHAOS_NODES     how many processes TestChaos has (default: 3)
 //	RAFTCASK_ARTIFACTS       where reports and evidence go (default: raftcask-chaos in the temporary directory)
 package integration

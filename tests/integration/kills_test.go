@@ -23,7 +23,6 @@ const (
 // TestNothingAcknowledgedIsLost kills nodes again and again while writers write: mostly one, at times two or all. Afterwards
 // every acknowledged write is there, an unknown one may be, and nothing else is.
 func TestNothingAcknowledgedIsLost(t *testing.T) {
-	t.Parallel()
 	rng := newRand(t)
 	// Small files and a short log: sealing, merging, snapshots and their installation are all met by some kill.
 	c := startCluster(t, 3, "--segment-bytes", "1MiB", "--snapshot-bytes", "2MiB", "--trailing-bytes", "1MiB")

@@ -50,14 +50,14 @@ func (a *arena) append(pool *offheap.Pool, n int) record {
 	addr := a.address(n)
 	i, at := int(addr>>chunkLog), int(addr&(chunkBytes-1))
 	if i == len(a.chunks) {
-		a.chunks = append(a.chunks, chunk{block: a.make(pool, at+n), used: at})
+		a.chunks = append(a.chunks, chunk{block: a.make(pool, i, at+n), used: at})
 		if at+n > chunkBytes {
 			a.chunks = append(a.chunks, chunk{}) // used is 0: address goes on to the next
 		}
 	}
 	c := &a.chunks[i]
 	if at+n > len(c.block.Mem) {
-		block := a.make(pool, at+n)
+		block := a.make(pool, i, at+n)
 		copy(block.Mem, c.block.Mem[:c.used])
 		pool.Free(c.block)
 		c.block = block
@@ -70,14 +70,14 @@ func (a *arena) append(pool *offheap.Pool, n int) record {
 	return record(c.block.Mem[at : at+n])
 }
 
-// make returns the memory of a chunk that has to hold so many bytes.
-func (a *arena) make(pool *offheap.Pool, needed int) offheap.Block {
+// make returns the memory of chunk i, which has to hold so many bytes.
+func (a *arena) make(pool *offheap.Pool, i, needed int) offheap.Block {
 	switch {
 	case needed > chunkBytes:
 		return alloc(pool.Alloc(needed))
 	case a.expect-a.bytes >= chunkBytes: // it will be full
 		return alloc(pool.Alloc(chunkBytes))
-	case max(needed, a.expect) > smallBytes:
+	case i > 0, max(needed, a.expect) > smallBytes:
 		return alloc(pool.Reserve())
 	}
 	return alloc(pool.Alloc(min(max(needed+a.bytes/arenaGrowthDen, a.expect), smallBytes)))
@@ -105,7 +105,7 @@ func (a *arena) clone(pool *offheap.Pool) arena {
 			continue
 		}
 		to := chunk{used: from.used}
-		if len(from.block.Mem) == chunkBytes {
+		if len(from.block.Mem) == chunkBytes && i == len(a.chunks)-1 { // the others are full
 			to.block = alloc(pool.Reserve())
 			pool.Use(&to.block, to.used)
 		} else {

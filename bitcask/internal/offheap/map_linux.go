@@ -9,9 +9,8 @@ import (
 // hugeBytes is the size and the alignment of a huge page, at least on amd64 and arm64 with pages of 4 KiB.
 const hugeBytes = 2 << 20
 
-// mapMemory returns memory of zeros that begins where a huge page can begin. With populate, all of it is there at
-// once, in huge pages where the system has them: a fault for each page would take many times as long.
-func mapMemory(size int, populate bool) ([]byte, error) {
+// mapMemory returns memory of zeros that begins where a huge page can begin. Unless huge, it will have none.
+func mapMemory(size int, huge bool) ([]byte, error) {
 	mapped := uintptr(size + hugeBytes)
 	start, err := unix.MmapPtr(-1, 0, nil, mapped, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
@@ -21,11 +20,17 @@ func mapMemory(size int, populate bool) ([]byte, error) {
 	unmap(start, head)
 	unmap(unsafe.Add(start, head+uintptr(size)), mapped-head-uintptr(size))
 	mem := unsafe.Slice((*byte)(unsafe.Add(start, head)), size)
-	if populate {
-		_ = unix.Madvise(mem, unix.MADV_HUGEPAGE)
-		_ = unix.Madvise(mem, unix.MADV_POPULATE_WRITE) // both only save time
+	advice := unix.MADV_NOHUGEPAGE
+	if huge {
+		advice = unix.MADV_HUGEPAGE
 	}
+	_ = unix.Madvise(mem, advice) // fails where there are no huge pages
 	return mem, nil
+}
+
+// populate has all pages there at once: a fault for each would take many times as long. What the memory holds stays.
+func populate(mem []byte) {
+	_ = unix.Madvise(mem, unix.MADV_POPULATE_WRITE) // only saves time
 }
 
 func unmapMemory(mem []byte) { unmap(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem))) }

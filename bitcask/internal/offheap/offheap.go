@@ -10,14 +10,14 @@
 // multiple of 4 KiB, beyond to one of eight steps between powers of two.
 //
 // A block lies in a slab of blocks of the same size. A slab of blocks of a page or more is a mapping
-// of 4 MiB or more, with huge pages where the system has them, but for the first of its size: random reads
-// spend less on translating addresses. The pages of such a block are returned soon after the block is freed. A slab of
-// smaller blocks is one 64 KiB block, returned when all its blocks are free. So nothing has to be
-// merged or moved, and address space is all that a mixed history of sizes can waste.
+// of about 4 MiB or more; all but the first of a size are populated at once, with huge pages where the system has
+// them: a fault for each page would take longer, and random reads spend less on translating addresses. A slab of
+// smaller blocks is one 64 KiB block. A slab goes back to the system when all its blocks are free. So nothing has to be
+// merged or moved, and up to a slab of each size, and address space, are all that a mixed history of sizes can waste.
 //
-// Returning pages one block at a time is dear: each time all processors that run the process are interrupted, and pages
-// that are used again have to be made anew. So freed blocks stay as they are until they come to a quarter of the
-// memory in use, 16 MiB at most; then those of the slab that has most of them go, neighbors together.
+// Returning the pages of single blocks is dear: each time all processors that run the process are interrupted, and pages
+// that are used again have to be made anew. So they stay until they come to a quarter of the memory in use, at
+// least 1 and at most 16 MiB; then those of the slab that has most of them go, neighbors together.
 //
 // A block that fills from its start, like a log, can be reserved instead: its addresses are there at once,
 // its pages when they are touched, and it never has to be copied to a larger one.
@@ -73,6 +73,7 @@ type Pool struct {
 	bytes int64            // in use
 	idle  int64            // free and not returned
 	kept  []*slab          // those that have idle blocks
+	fresh []byte           // a new slab's memory, to be populated
 }
 
 // What may be idle.
@@ -135,10 +136,15 @@ func (p *Pool) Alloc(size int) (Block, error) {
 	}
 	class, size := class(size)
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	b, carved, err := p.allocLocked(class, size)
 	if err == nil && (carved || size >= pageBytes) {
 		p.bytes += int64(size)
+	}
+	fresh := p.fresh
+	p.fresh = nil
+	p.mu.Unlock()
+	if fresh != nil {
+		populate(fresh) // takes a millisecond: without the lock
 	}
 	return b, err
 }
@@ -203,9 +209,13 @@ func (p *Pool) newSlabLocked(class, size int) (*slab, error) {
 		return s, err
 	}
 	// The first slab of a class may stay as good as empty, those after it will fill. That does not hold for what is reserved.
-	mem, err := mapMemory(max(slabBytes, size), p.slabs[class] > 0 && class != reserved)
+	fills := p.slabs[class] > 0 && class != reserved
+	mem, err := mapMemory(max(1, slabBytes/size)*size, fills)
 	if err != nil {
 		return nil, fmt.Errorf("offheap: map memory: %w", err)
+	}
+	if fills {
+		p.fresh = mem
 	}
 	s.mem = mem
 	p.slabs[class]++
@@ -228,6 +238,7 @@ func (p *Pool) Free(b Block) {
 		p.bytes -= int64(len(b.Mem))
 	}
 	p.freeLocked(b)
+	p.trimLocked()
 }
 
 func (p *Pool) freeLocked(b Block) {
@@ -253,6 +264,15 @@ func (p *Pool) freeLocked(b Block) {
 	}
 }
 
+// trimLocked returns idle memory while there is too much of it.
+func (p *Pool) trimLocked() {
+	for calls := maxReturns; calls > 0 && p.idle > min(max(p.bytes/idleShare, minIdleBytes), maxIdleBytes); {
+		fullest := slices.MaxFunc(p.kept, func(a, b *slab) int { return cmp.Compare(a.idle*a.size, b.idle*b.size) })
+		p.idle -= fullest.returnIdle(&calls)
+		p.forgetKeptLocked(fullest)
+	}
+}
+
 // keepLocked keeps the pages of the block that came last into s.free, for now.
 func (p *Pool) keepLocked(s *slab) {
 	if s.idle == 0 {
@@ -260,11 +280,6 @@ func (p *Pool) keepLocked(s *slab) {
 	}
 	s.idle++
 	p.idle += int64(s.size)
-	for calls := maxReturns; calls > 0 && p.idle > min(max(p.bytes/idleShare, minIdleBytes), maxIdleBytes); {
-		fullest := slices.MaxFunc(p.kept, func(a, b *slab) int { return cmp.Compare(a.idle*a.size, b.idle*b.size) })
-		p.idle -= fullest.returnIdle(&calls)
-		p.forgetKeptLocked(fullest)
-	}
 }
 
 // forgetKeptLocked takes a slab out of kept if it has nothing idle.
