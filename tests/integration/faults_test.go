@@ -98,8 +98,8 @@ func (f *fleet) draw(rng *rand.Rand) []fault {
 		count = 2
 	}
 	var chosen []fault
-	for range count {
-		chosen = append(chosen, f.faults[rng.IntN(len(f.faults))])
+	for _, i := range rng.Perm(len(f.faults))[:min(count, len(f.faults))] { // none twice: a machine takes a rule once
+		chosen = append(chosen, f.faults[i])
 	}
 	return chosen
 }

@@ -110,6 +110,8 @@ func (f *fleet) heal() {
 		}
 		if !f.killed[m] {
 			f.deserted = append(f.deserted, m.name())
+			lines := strings.Split(strings.TrimRight(m.log(), "\n"), "\n")
+			f.t.Logf("%s ended by itself:\n%s", m.name(), strings.Join(lines[max(0, len(lines)-25):], "\n"))
 		}
 		delete(f.killed, m)
 		m.start()
