@@ -14,7 +14,7 @@ const maxClockJump = 2 * time.Second
 func sickFaults() []fault {
 	return []fault{
 		diskFault("slow disk", diskfault.Rule{Name: "slow", Ops: []string{"sync"}, Delay: 50 * time.Millisecond}),
-		diskFault("hanging disk", hang), // for less than the 10 s after which its node gives up
+		{name: "hanging disk", strike: hangDisks},
 		diskFault("full disk", diskfault.Rule{Name: "full", Ops: []string{"write", "preallocate", "create"}, Error: "ENOSPC"}),
 		{name: "failing sync", strike: failSyncs},
 		{name: "flipped bits", strike: flipBits},
@@ -29,6 +29,21 @@ func diskFault(name string, rule diskfault.Rule) fault {
 		f.tell(victims, diskfault.Request{Add: []diskfault.Rule{rule}})
 		return func() { f.tell(victims, diskfault.Request{Clear: []string{rule.Name}}) }
 	}}
+}
+
+// hangDisks is for less than the 10 s after which a node gives up, unless another fault of the same blow takes long, such as
+// a stop of a node whose disk hangs.
+func hangDisks(f *fleet, victims []host, rng *rand.Rand) func() {
+	began := time.Now()
+	heal := diskFault("", hang).strike(f, victims, rng)
+	return func() {
+		if time.Since(began) > 8*time.Second {
+			for _, m := range victims {
+				f.killed[m] = true // it may be
+			}
+		}
+		heal()
+	}
 }
 
 // tell asks the machines of those victims that run.
