@@ -18,7 +18,7 @@ var errSnapshotIdle = errors.New("the leader has stopped sending its snapshot")
 // errNotWanted ends a connection in the middle of a snapshot that raft does not want, or no more.
 var errNotWanted = errors.New("the rest of the snapshot is not wanted")
 
-// Consumer implements raft.Transport. Snapshots are read through an incomingSnapshot.
+// Consumer implements raft.Transport. Snapshots are read through an incomingSnapshot, and no request commits more than it proves.
 func (t *transport) Consumer() <-chan raft.RPC { return t.incoming }
 
 // receive passes RPCs on until the transport is closed.
@@ -32,6 +32,9 @@ func (t *transport) receive() {
 			if rpc.Reader != nil {
 				t.wrapSnapshot(&rpc)
 			}
+			if req, ok := rpc.Command.(*raft.AppendEntriesRequest); ok {
+				boundCommit(req)
+			}
 			select {
 			case t.incoming <- rpc:
 			case <-t.closing: // raft's transport answers it
@@ -39,6 +42,18 @@ func (t *transport) receive() {
 			}
 		}
 	}
+}
+
+// boundCommit lets a request commit only what it proves to be in the log: up to its last entry, or to the one before if it has
+// none (Raft, figure 2). raft v1.7.3 takes the end of the receiver's log instead, which may be entries of a
+// deposed leader; its leader sends a commit index beyond the entries of a request, when those were counted before the
+// index was read. A follower then applied an entry that was never committed.
+func boundCommit(req *raft.AppendEntriesRequest) {
+	proven := req.PrevLogEntry
+	if n := len(req.Entries); n > 0 {
+		proven = req.Entries[n-1].Index
+	}
+	req.LeaderCommitIndex = min(req.LeaderCommitIndex, proven)
 }
 
 func (t *transport) wrapSnapshot(rpc *raft.RPC) {

@@ -20,6 +20,41 @@ func testTransport(t *testing.T) (*transport, *streamHub) {
 	return trans, hub
 }
 
+// TestEntriesOfADeposedLeaderAreNotCommitted: a follower that had such an entry at the end of its log was told to commit beyond
+// what the request held, applied it, and stopped when its log was to be corrected.
+func TestEntriesOfADeposedLeaderAreNotCommitted(t *testing.T) {
+	noLeaks(t)
+	receiver, _ := testTransport(t)
+	sender, _ := testTransport(t)
+	entries := []*raft.Log{{Index: 6, Term: 2}, {Index: 7, Term: 2}}
+	for _, c := range []struct {
+		entries      []*raft.Log
+		commit, want uint64
+	}{{nil, 9, 5}, {nil, 5, 5}, {nil, 3, 3}, {nil, 0, 0}, {entries, 9, 7}, {entries, 7, 7}, {entries, 6, 6}, {entries[:1], 9, 6}} {
+		req := &raft.AppendEntriesRequest{
+			Term: 2, PrevLogEntry: 5, PrevLogTerm: 1, Entries: c.entries, LeaderCommitIndex: c.commit,
+			RPCHeader: raft.RPCHeader{ProtocolVersion: 3, Addr: []byte("x")},
+		}
+		result := make(chan error, 1)
+		go func() {
+			result <- sender.AppendEntries("r", receiver.LocalAddr(), req, &raft.AppendEntriesResponse{})
+		}()
+		select {
+		case rpc := <-receiver.Consumer():
+			got, ok := rpc.Command.(*raft.AppendEntriesRequest)
+			if !ok || got.LeaderCommitIndex != c.want {
+				t.Errorf("after entry 5, with %d entries and commit index %d: raft sees %+v, wanted %d", len(c.entries), c.commit, rpc.Command, c.want)
+			}
+			rpc.Respond(&raft.AppendEntriesResponse{}, nil)
+		case <-time.After(5 * time.Second):
+			t.Fatal("the request did not arrive")
+		}
+		if err := <-result; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestHeartbeatsTakeTheMainPath: hashicorp/raft#695. On the bare transport the handler would get the heartbeat.
 func TestHeartbeatsTakeTheMainPath(t *testing.T) {
 	noLeaks(t)
