@@ -45,7 +45,7 @@ func (s *Store) Checkpoint() (*Checkpoint, error) {
 		case seg.kind == logSegment && seg.last > point.index:
 			m.Size, m.Last = point.end, point.index
 		case seg.kind == logSegment && seg.id == point.segment:
-			m.Size = point.end
+			m.Size, m.Last = point.end, max(m.Last, point.index)
 		}
 		seg.acquire()
 		c.segments = append(c.segments, seg)

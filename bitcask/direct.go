@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/raftcask/raftcask/bitcask/internal/keydir"
+	"github.com/raftcask/raftcask/bitcask/internal/prefetch"
 )
 
 // direct writes single records of a store that does not sync each write. Nothing
@@ -61,6 +62,10 @@ func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt in
 		return err
 	}
 	index := s.nextIndex()
+	h := s.published.Load().keys.Prefetch(key)
+	if mem := a.active.mapping.bytes(); at+need <= int64(len(mem)) {
+		prefetch.Bytes(mem[at : at+need])
+	}
 	crc := s.direct.encode(s, index, at, flags, key, value, expireAt)
 	if err := s.writeActive(s.direct.frame, at); err != nil {
 		return s.undoWrite(at, fmt.Errorf("write segment %d at %d: %w", a.active.id, at, err))
@@ -70,7 +75,7 @@ func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt in
 	}
 	a.active.size.Store(at + need)
 	a.crc = crc
-	s.show(index, at, flags, key, expireAt, size)
+	s.show(index, at, flags, h, key, expireAt, size)
 	s.populateAhead()
 	s.syncAhead()
 	s.succeedWrite()
@@ -94,18 +99,11 @@ func (d *direct) encode(s *Store, index uint64, at int64, flags recordFlags, key
 }
 
 // show enters the entry in the log and makes its record visible.
-func (s *Store) show(index uint64, at int64, flags recordFlags, key []byte, expireAt int64, size int) {
+func (s *Store) show(index uint64, at int64, flags recordFlags, h keydir.Hash, key []byte, expireAt int64, size int) {
 	seg := s.appender.active
-	s.log.mu.Lock()
 	if seg.first == 0 {
-		seg.first = index
+		s.beginLog(seg, index)
 	}
-	seg.last = index
-	if s.log.first == 0 {
-		s.log.first = index
-	}
-	s.log.last = index
-	s.log.mu.Unlock()
 	it := keydir.Item{
 		Position: keydir.Position{Segment: seg.id, Offset: uint32(at) + frameHeaderBytes + batchHeaderBytes, Size: uint32(size)},
 		Version:  index, ExpireAt: expireAt,
@@ -117,13 +115,24 @@ func (s *Store) show(index uint64, at int64, flags recordFlags, key []byte, expi
 	*point = *s.committer.point.Load()
 	point.index, point.term = index, 0
 	point.segment, point.end = seg.id, seg.size.Load()
-	s.showOne(seg, flags, key, it)
+	s.showOne(seg, flags, h, key, &it)
 	s.committer.point.Store(point)
+}
+
+// beginLog enters the first entry of a segment. Those after it are not entered one by one: the commit point tells
+// the last (lastLocked).
+func (s *Store) beginLog(seg *segment, index uint64) {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	seg.first = index
+	if s.log.first == 0 {
+		s.log.first = index
+	}
 }
 
 // showOne changes the keydir for one record. That is one step for every reader, so that it needs no lock
 // beside the committer's, which keeps the keydir from being replaced.
-func (s *Store) showOne(seg *segment, flags recordFlags, key []byte, it keydir.Item) {
+func (s *Store) showOne(seg *segment, flags recordFlags, h keydir.Hash, key []byte, it *keydir.Item) {
 	keys := s.published.Load().keys
 	var old keydir.Item
 	var existed bool
@@ -131,7 +140,7 @@ func (s *Store) showOne(seg *segment, flags recordFlags, key []byte, it keydir.I
 		old, existed = keys.Delete(key)
 		seg.tombstoneBytes.Add(int64(it.Size))
 	} else {
-		old, existed = keys.Put(key, it)
+		existed = keys.Replace(h, key, it, &old)
 		seg.addLive(int64(it.Size))
 	}
 	if !existed {

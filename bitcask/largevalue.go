@@ -110,7 +110,7 @@ func (s *Store) writeFrameLocked(f *soloFrame) error {
 			return err
 		}
 	}
-	s.show(index, at, f.flags, f.key, f.expireAt, f.recordSize)
+	s.show(index, at, f.flags, s.published.Load().keys.Prefetch(f.key), f.key, f.expireAt, f.recordSize)
 	s.syncAhead()
 	s.succeedWrite()
 	return nil

@@ -29,7 +29,7 @@ type appender struct {
 	synced    atomic.Int64 // the active segment is synced up to here
 	// syncing is held while the active file is synced: of two syncs at once the kernel tells only
 	// one about a failure.
-	syncing   sync.Mutex
+	syncing sync.Mutex
 	ahead     int64 // the active segment's size when a sync ahead was last asked for
 	populated int64 // the active segment's map was asked to be touched up to here
 }
@@ -153,7 +153,7 @@ func (s *Store) appendLocked(entries []Entry) error {
 func (s *Store) checkSequence(entries []Entry) error {
 	s.log.mu.RLock()
 	defer s.log.mu.RUnlock()
-	next, empty := s.log.last+1, s.log.first == 0
+	next, empty := s.lastLocked()+1, s.log.first == 0
 	for i := range entries {
 		index := entries[i].Index
 		if i == 0 && empty && index > s.committer.point.Load().index {
@@ -314,6 +314,7 @@ func (s *Store) rotate() error {
 	if err != nil {
 		return s.failWrite(err)
 	}
+	s.settle(old)
 	err = s.edit(func(m *manifest) {
 		sealed := describe(old)
 		sealed.Size = old.size.Load()
@@ -343,6 +344,15 @@ func (a *appender) begin(seg *segment) {
 	a.active, a.crc, a.allocated = seg, seg.seed, segmentHeaderBytes
 	a.synced.Store(segmentHeaderBytes)
 	a.ahead, a.populated = 0, 0
+}
+
+// settle enters the last entry of a segment that was the active one, if nobody did.
+func (s *Store) settle(seg *segment) {
+	s.log.mu.Lock()
+	defer s.log.mu.Unlock()
+	if point := s.committer.point.Load(); point.segment == seg.id {
+		seg.last = max(seg.last, point.index)
+	}
 }
 
 // describe is the manifest's view of a sealed segment.
@@ -410,8 +420,12 @@ func (s *Store) LastIndex() uint64 {
 	if s.log.first == 0 {
 		return 0
 	}
-	return s.log.last
+	return s.lastLocked()
 }
+
+// lastLocked is the last entry's index. Puts that go the direct way do not enter it. The caller holds log.mu, or
+// appender.mu in a store that is not replicated.
+func (s *Store) lastLocked() uint64 { return max(s.log.last, s.committer.point.Load().index) }
 
 // LogGeneration changes whenever entries were dropped from the log's new end, or the
 // whole log was replaced. A cache of entries is valid for one generation.

@@ -116,5 +116,5 @@ func (s *Store) logSize() (bytes int64, entries, first uint64) {
 		}
 		bytes += sp.segment.size.Load() - int64(from)*frameAlign
 	}
-	return bytes, l.last - l.first + 1, l.first
+	return bytes, s.lastLocked() - l.first + 1, l.first
 }

@@ -186,11 +186,7 @@ func (s *Store) writeGroup(group []*writeRequest) error {
 }
 
 // nextIndex of a store that numbers its own entries.
-func (s *Store) nextIndex() uint64 {
-	s.log.mu.RLock()
-	defer s.log.mu.RUnlock()
-	return max(s.log.last, s.committer.point.Load().index) + 1
-}
+func (s *Store) nextIndex() uint64 { return s.lastLocked() + 1 }
 
 // encode makes the data of one entry of the whole group: one frame, one checksum chain step, and
 // after an error nothing of it is there.

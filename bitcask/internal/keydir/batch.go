@@ -33,7 +33,7 @@ func (d *Keydir) NewBatch() *Batch { return &Batch{d: d} }
 
 // Add copies a key and its item into the batch. When it returns false the batch is full: PutIfNewer empties it.
 func (b *Batch) Add(key []byte, it Item) (more bool) {
-	b.d.check(key, it)
+	b.d.check(key, &it)
 	b.entries = append(b.entries, batchEntry{b.d.hash(key), len(b.keys), it})
 	b.keys = append(b.keys, key...)
 	return len(b.entries) < batchItems && len(b.keys) < batchKeySize
@@ -88,7 +88,8 @@ func (b *Batch) putShard(s *shard, order []uint32, fn func(it, old Item, existed
 	}
 	for _, i := range order {
 		e := &b.entries[i]
-		old, existed, stored := s.updateLocked(b.d, e.hash, b.key(int(i)), e.item, newer(e.item))
+		var old Item
+		existed, stored := s.updateLocked(b.d, e.hash, b.key(int(i)), &e.item, &old, true)
 		fn(e.item, old, existed, stored)
 	}
 }

@@ -76,16 +76,17 @@ func New(seed uint64) *Keydir {
 func (d *Keydir) shard(h uint64) *shard { return &d.shards[h>>(64-shardBits)] }
 
 // Get returns the item of a key.
-func (d *Keydir) Get(key []byte) (Item, bool) {
+func (d *Keydir) Get(key []byte) (it Item, ok bool) {
 	h := d.hash(key)
 	s := d.shard(h)
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	i, ok := s.find(h, key)
 	if !ok {
-		return Item{}, false
+		return it, false
 	}
-	return s.item(i), true
+	s.load(i, &it)
+	return it, true
 }
 
 // Candidate returns where the record of a key is on disk, if the key is there at all: a key that is not there can
@@ -99,60 +100,87 @@ func (d *Keydir) Candidate(key []byte) (segment, offset uint32, ok bool) {
 	return at.segment, at.offset, ok
 }
 
-// Put stores an item whatever was there before, and returns that.
+// Put stores an item whatever was there before, and tells what that was.
 func (d *Keydir) Put(key []byte, it Item) (old Item, replaced bool) {
-	old, replaced, _ = d.update(key, it, nil)
+	replaced, _ = d.update(d.hash(key), key, &it, &old, false)
 	return old, replaced
+}
+
+// Replace is Put for where nanoseconds count: an Item is too large for registers, and copying one waits for
+// all that was written before. old changes only if there was one.
+func (d *Keydir) Replace(h Hash, key []byte, it, old *Item) (replaced bool) {
+	replaced, _ = d.update(uint64(h), key, it, old, false)
+	return replaced
+}
+
+// Hash is a key's hash, for those who need it twice. It is good for all Keydirs of one seed.
+type Hash uint64
+
+// Prefetch begins to load what a Replace of a new key will need, and returns at once: a caller who has something else to
+// do before that saves waiting for memory.
+func (d *Keydir) Prefetch(key []byte) Hash {
+	h := d.hash(key)
+	s := d.shard(h)
+	s.mu.RLock()
+	s.prefetch(h, len(key))
+	s.mu.RUnlock()
+	return Hash(h)
 }
 
 // PutIfNewer stores an item unless one with a higher version is there. It is for loading, where
 // records come in any order.
 func (d *Keydir) PutIfNewer(key []byte, it Item) (old Item, existed, stored bool) {
-	return d.update(key, it, newer(it))
-}
-
-func newer(it Item) func(old Item, existed bool) bool {
-	return func(old Item, existed bool) bool { return !existed || it.Version >= old.Version }
+	existed, stored = d.update(d.hash(key), key, &it, &old, true)
+	return old, existed, stored
 }
 
 // Swap stores an item if the key is there at exactly the position from.
 func (d *Keydir) Swap(key []byte, from Position, to Item) bool {
-	_, _, stored := d.update(key, to, func(old Item, existed bool) bool { return existed && old.Position == from })
-	return stored
-}
-
-// update stores an item if the condition holds for the present one; nil always holds.
-func (d *Keydir) update(key []byte, it Item, when func(old Item, existed bool) bool) (old Item, existed, stored bool) {
-	d.check(key, it)
+	d.check(key, &to)
 	h := d.hash(key)
 	s := d.shard(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.updateLocked(d, h, key, it, when)
+	i, ok := s.find(h, key)
+	if !ok || s.position(i) != from {
+		return false
+	}
+	s.replace(d, i, h, key, &to)
+	return true
+}
+
+// update stores an item, or only if none of a higher version is there. old becomes the present one, if there is one.
+func (d *Keydir) update(h uint64, key []byte, it, old *Item, onlyNewer bool) (existed, stored bool) {
+	d.check(key, it)
+	s := d.shard(h)
+	s.mu.Lock()
+	existed, stored = s.updateLocked(d, h, key, it, old, onlyNewer)
+	s.mu.Unlock()
+	return existed, stored
 }
 
 // check panics for what the formats here have no room for.
-func (d *Keydir) check(key []byte, it Item) {
+func (d *Keydir) check(key []byte, it *Item) {
 	if len(key) > maxKeyBytes || it.Version > maxVersion {
 		panic(fmt.Sprintf("keydir: key of %d bytes, version %d: out of range", len(key), it.Version))
 	}
 }
 
-func (s *shard) updateLocked(d *Keydir, h uint64, key []byte, it Item, when func(old Item, existed bool) bool) (old Item, existed, stored bool) {
+func (s *shard) updateLocked(d *Keydir, h uint64, key []byte, it, old *Item, onlyNewer bool) (existed, stored bool) {
 	s.touch(h)
 	i, existed := s.find(h, key)
 	if existed {
-		old = s.item(i)
+		s.load(i, old)
 	}
-	if s.closed || when != nil && !when(old, existed) {
-		return old, existed, false
+	if s.closed || onlyNewer && existed && it.Version < old.Version {
+		return existed, false
 	}
 	if existed {
 		s.replace(d, i, h, key, it)
 	} else {
 		s.insert(d, h, key, it)
 	}
-	return old, existed, true
+	return existed, true
 }
 
 // Delete removes a key and returns what was there.
@@ -175,10 +203,10 @@ func (d *Keydir) deleteIf(key []byte, from *Position) (old Item, deleted bool) {
 	if !ok {
 		return Item{}, false
 	}
-	old = s.item(i)
-	if from != nil && old.Position != *from {
+	if from != nil && s.position(i) != *from {
 		return Item{}, false
 	}
+	s.load(i, &old)
 	s.remove(d, i)
 	s.collect(d)
 	return old, true
@@ -186,20 +214,22 @@ func (d *Keydir) deleteIf(key []byte, from *Position) (old Item, deleted bool) {
 
 // Len is the number of keys, without tombstones. Changes made meanwhile may be counted or not.
 func (d *Keydir) Len() int {
-	var n int64
-	for i := range d.shards {
-		n += d.shards[i].keys.Load()
-	}
-	return int(n)
+	return d.sum(func(s *shard) int { return s.keys })
 }
 
 // Expiring is how many of Len have an expiry.
 func (d *Keydir) Expiring() int {
-	var n int64
+	return d.sum(func(s *shard) int { return s.expiring })
+}
+
+func (d *Keydir) sum(count func(s *shard) int) (n int) {
 	for i := range d.shards {
-		n += d.shards[i].expiring.Load()
+		s := &d.shards[i]
+		s.mu.RLock()
+		n += count(s)
+		s.mu.RUnlock()
 	}
-	return int(n)
+	return n
 }
 
 // Bytes is the memory held outside the Go heap, copies for open views included.

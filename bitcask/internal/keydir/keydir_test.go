@@ -62,8 +62,8 @@ func verify(t *testing.T, d *Keydir) {
 				t.Fatalf("shard %d: record %q in slot %d is no candidate", i, r.key(), at)
 			}
 		}
-		if occupied != s.used || occupied-tombstones != int(s.keys.Load()) {
-			t.Fatalf("shard %d: %d slots, %d tombstones; counted %d used, %d keys", i, occupied, tombstones, s.used, s.keys.Load())
+		if occupied != s.used || occupied-tombstones != s.keys {
+			t.Fatalf("shard %d: %d slots, %d tombstones; counted %d used, %d keys", i, occupied, tombstones, s.used, s.keys)
 		}
 		if len(s.slots) > 0 && occupied == len(s.slots) {
 			t.Fatalf("shard %d: no empty slot", i)

@@ -51,21 +51,25 @@ func (r record) key() []byte {
 	return r[at:end:end]
 }
 
-// item puts together what a slot and its record say.
-func (s *slot) item(r record) Item {
-	word := binary.LittleEndian.Uint64(r[versionAt:])
-	it := Item{
-		Position: Position{Segment: s.segment, Offset: s.offset, Size: binary.LittleEndian.Uint32(r[sizeAt:])},
-		Version:  word >> 8, Tombstone: word&flagTombstone != 0,
-	}
-	if word&flagExpires != 0 {
-		it.ExpireAt = int64(binary.LittleEndian.Uint64(r[headerBytes:]))
-	}
+// item is what a slot and its record say together.
+func (s *slot) item(r record) (it Item) {
+	s.load(r, &it)
 	return it
 }
 
+// load is item without the copies: see Replace.
+func (s *slot) load(r record, it *Item) {
+	word := binary.LittleEndian.Uint64(r[versionAt:])
+	it.Segment, it.Offset, it.Size = s.segment, s.offset, binary.LittleEndian.Uint32(r[sizeAt:])
+	it.Version, it.Tombstone = word>>8, word&flagTombstone != 0
+	it.ExpireAt = 0
+	if word&flagExpires != 0 {
+		it.ExpireAt = int64(binary.LittleEndian.Uint64(r[headerBytes:]))
+	}
+}
+
 // setItem writes everything but the key and its length. Whether r has room for an expiry must fit.
-func (s *slot) setItem(r record, it Item) {
+func (s *slot) setItem(r record, it *Item) {
 	s.segment, s.offset = it.Segment, it.Offset
 	binary.LittleEndian.PutUint32(r[sizeAt:], it.Size)
 	word := it.Version << 8

@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"github.com/raftcask/raftcask/bitcask/internal/offheap"
+	"github.com/raftcask/raftcask/bitcask/internal/prefetch"
 )
 
 // An arena is compacted when more than 1/garbageDen of it is garbage: each byte of garbage
@@ -18,14 +18,14 @@ const pageBytes = 4096
 
 // shard is the part of the keys whose hashes share their top bits.
 type shard struct {
-	mu       sync.RWMutex // guards all below but keys
+	mu       sync.RWMutex // guards all below
 	slots    table        // that of holding, here to spare gets a cache miss
 	holding  *holding     // nil when there is no key
 	used     int          // occupied slots
 	closed   bool
-	keys     atomic.Int64 // records that are not tombstones; changed under mu
-	expiring atomic.Int64 // those of them that have an expiry
-	_        [40]byte     // two cache lines of its own
+	keys     int      // records that are not tombstones
+	expiring int      // those of them that have an expiry
+	_        [40]byte // two cache lines of its own
 }
 
 // holding is the memory of a shard: a table, and the arena that it leads to. The mutex of the shard guards
@@ -86,10 +86,17 @@ func (s *shard) candidate(h uint64) (at slot, ok bool) {
 	}
 }
 
-// item is what slot i leads to.
-func (s *shard) item(i int) Item {
+// position is where slot i says that the key is on disk.
+func (s *shard) position(i int) Position {
+	var it Item
+	s.load(i, &it)
+	return it.Position
+}
+
+// load sets it to what slot i leads to.
+func (s *shard) load(i int, it *Item) {
 	at := &s.slots[i]
-	return at.item(s.holding.record(at))
+	at.load(s.holding.record(at), it)
 }
 
 // touch loads what a put of a new key will need, the slot and the end of the arena: two cache misses at once
@@ -105,8 +112,24 @@ func (s *shard) touch(h uint64) {
 	}
 }
 
+// prefetch asks for what a put of a new key will need: the slots where the search begins, and the end of the arena.
+func (s *shard) prefetch(h uint64, keyLen int) {
+	if len(s.slots) == 0 {
+		return
+	}
+	home := s.slots.home(slotHash(h))
+	for i := range searchLines {
+		prefetch.Line(&s.slots[min(home+i*lineSlots, len(s.slots)-1)])
+	}
+	chunks := s.holding.arena.chunks
+	c := &chunks[len(chunks)-1]
+	if n := recordBytes(keyLen, false); c.used+n <= len(c.block.Mem) {
+		prefetch.Bytes(c.block.Mem[c.used : c.used+n])
+	}
+}
+
 // replace stores an item under the key that is in slot i.
-func (s *shard) replace(d *Keydir, i int, h uint64, key []byte, it Item) {
+func (s *shard) replace(d *Keydir, i int, h uint64, key []byte, it *Item) {
 	s.own(d)
 	at := &s.slots[i]
 	r := s.holding.record(at)
@@ -122,7 +145,7 @@ func (s *shard) replace(d *Keydir, i int, h uint64, key []byte, it Item) {
 }
 
 // insert adds a key that is not there.
-func (s *shard) insert(d *Keydir, h uint64, key []byte, it Item) {
+func (s *shard) insert(d *Keydir, h uint64, key []byte, it *Item) {
 	s.own(d)
 	if s.holding == nil {
 		s.holding = &holding{refs: 1, arena: arena{expect: int(d.expectBytes.Load())}}
@@ -155,13 +178,13 @@ func (s *shard) remove(d *Keydir, i int) {
 }
 
 // count keeps s.keys and s.expiring when a record appears (1) or goes away (-1).
-func (s *shard) count(r record, delta int64) {
+func (s *shard) count(r record, delta int) {
 	if r.tombstone() {
 		return
 	}
-	s.keys.Add(delta)
+	s.keys += delta
 	if r.expires() {
-		s.expiring.Add(delta)
+		s.expiring += delta
 	}
 }
 
@@ -217,11 +240,7 @@ func (s *shard) resize(d *Keydir, n int) {
 	h := s.holding
 	old, block := h.slots, h.block
 	h.slots, h.block = makeTable(&d.pool, sizeFor(n))
-	for i := range old {
-		if old[i].addr != 0 {
-			h.slots.place(old[i])
-		}
-	}
+	h.slots.fill(old)
 	d.pool.Free(block)
 	s.slots = h.slots
 }
@@ -237,8 +256,8 @@ func (s *shard) reset(d *Keydir) {
 func (s *shard) detach() *holding {
 	h := s.holding
 	s.holding, s.slots, s.used = nil, nil, 0
-	s.keys.Store(0)
-	s.expiring.Store(0)
+	s.keys = 0
+	s.expiring = 0
 	return h
 }
 
@@ -266,7 +285,7 @@ func (s *shard) unpin(d *Keydir, h *holding) {
 
 // dropTombstones removes all of them at once, and gives memory back that was made for more keys than came.
 func (s *shard) dropTombstones(d *Keydir) {
-	if s.used == int(s.keys.Load()) {
+	if s.used == s.keys {
 		if h := s.holding; h != nil && sizeFor(s.used) < len(s.slots)*3/4 {
 			s.compact(d)
 		}

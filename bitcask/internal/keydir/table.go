@@ -14,6 +14,8 @@ const (
 	maxLoadNum, maxLoadDen = 7, 8
 	growthNum, growthDen   = 11, 10
 	slotBytes              = int(unsafe.Sizeof(slot{}))
+	lineSlots              = 64 / slotBytes // in a cache line
+	searchLines            = 4              // that the search for a key that is not there looks at, on average
 )
 
 // slot is one place of a table: four of them fill a cache line. A get needs no more than this to know where the
@@ -70,6 +72,35 @@ func (t table) place(s slot) int {
 	}
 	t[i] = s
 	return i
+}
+
+// fill places the slots of another table. They are about in order, so that most go behind the one that was placed last, and
+// no search is needed.
+func (t table) fill(from table) {
+	start := 0
+	for start < len(from) && from[start].addr != 0 { // these may have come around the end, and are the last
+		start++
+	}
+	free := 0
+	run := 0 // the slots from run to before free are taken, those from free on are not
+	for _, part := range [2]table{from[start:], from[:start]} {
+		for i := range part {
+			s := &part[i]
+			if s.addr == 0 {
+				continue
+			}
+			home := t.home(s.hash)
+			if home > free {
+				run, free = home, home
+			}
+			if home >= run && free < len(t) {
+				t[free] = *s
+				free++
+			} else if t.place(*s) == free {
+				free++
+			}
+		}
+	}
 }
 
 // vacate empties slot i, and moves up what would become unreachable across the hole, so that the
