@@ -77,7 +77,7 @@ func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt in
 	a.crc = crc
 	s.show(index, at, flags, h, key, expireAt, size)
 	s.populateAhead()
-	s.syncAhead()
+	s.writeBackSoon()
 	s.succeedWrite()
 	return nil
 }

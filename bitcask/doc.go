@@ -106,6 +106,6 @@
 // # Goroutines
 //
 // Open starts one that builds hints and merges, and one that reads sealed segments again (the scrub). In a store that
-// does not sync each write, one more syncs behind the writers, and one has memory ready ahead of them. Close ends
+// does not sync each write, one more writes back behind the writers, and one has memory ready ahead of them. Close ends
 // them and waits. Everything else runs on the caller's goroutine.
 package bitcask

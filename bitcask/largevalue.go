@@ -111,7 +111,7 @@ func (s *Store) writeFrameLocked(f *soloFrame) error {
 		}
 	}
 	s.show(index, at, f.flags, s.published.Load().keys.Prefetch(f.key), f.key, f.expireAt, f.recordSize)
-	s.syncAhead()
+	s.writeBackSoon()
 	s.succeedWrite()
 	return nil
 }

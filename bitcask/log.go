@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/raftcask/raftcask/internal/vfs"
 )
 
 // Entry is one entry of the log. Index and term are the caller's (Raft's); the
@@ -30,8 +32,8 @@ type appender struct {
 	// syncing is held while the active file is synced: of two syncs at once the kernel tells only
 	// one about a failure.
 	syncing sync.Mutex
-	ahead     int64 // the active segment's size when a sync ahead was last asked for
-	populated int64 // the active segment's map was asked to be touched up to here
+	// How far the active segment was asked to be written back, was written back, and its map was asked to be touched.
+	asked, writtenBack, populated int64
 }
 
 // logIndex finds entries on disk. A store that is not replicated leaves places
@@ -191,7 +193,7 @@ func (s *Store) flush(run []*pendingEntry, crc uint32) error {
 		}
 	}
 	s.enter(run)
-	s.syncAhead()
+	s.writeBackSoon()
 	s.succeedWrite()
 	return nil
 }
@@ -343,7 +345,7 @@ func (s *Store) rotate() error {
 func (a *appender) begin(seg *segment) {
 	a.active, a.crc, a.allocated = seg, seg.seed, segmentHeaderBytes
 	a.synced.Store(segmentHeaderBytes)
-	a.ahead, a.populated = 0, 0
+	a.asked, a.writtenBack, a.populated = 0, 0, 0
 }
 
 // settle enters the last entry of a segment that was the active one, if nobody did.
@@ -388,22 +390,47 @@ func (s *Store) Sync() error {
 	return nil
 }
 
-// syncAheadBytes is how much of the active segment may be unsynced before a sync begins in the
-// background: a rotation waits for what is left, and so do the writers.
-const syncAheadBytes = 16 * mib
+// writeBackBytes is how much of the active segment may be neither synced nor on its way to the disk: a rotation waits for
+// it, and so do the writers.
+const writeBackBytes = 4 * mib
 
-// syncAhead asks for that sync. A store that syncs every write never has that much.
-func (s *Store) syncAhead() {
+// writeBackSoon asks for that in the background. A store that syncs every write never has that much.
+func (s *Store) writeBackSoon() {
 	a := &s.appender
 	size := a.active.size.Load()
-	if size-a.ahead < syncAheadBytes || s.opts.Durability == Always {
+	if size-a.asked < writeBackBytes || s.opts.Durability == Always {
 		return
 	}
-	a.ahead = size
+	a.asked = size
 	select {
-	case s.syncNow <- struct{}{}:
-	default: // one is asked for already
+	case s.writeNow <- struct{}{}:
+	default: // it is asked for already
 	}
+}
+
+// writeBack has the disk begin with what was written, as far as pages go that are full. A segment that is not mapped is synced instead.
+func (s *Store) writeBack() error {
+	a := &s.appender
+	a.mu.Lock()
+	seg := a.active
+	from, to := max(a.writtenBack, a.synced.Load()), seg.size.Load()
+	from, to = from/vfs.PageBytes*vfs.PageBytes, to/vfs.PageBytes*vfs.PageBytes
+	mapper, ok := seg.file.(vfs.Mapper)
+	if !ok || !seg.mapping.writable {
+		a.mu.Unlock()
+		return s.Sync()
+	}
+	if from < to {
+		a.writtenBack = to
+	}
+	seg.acquire()
+	a.mu.Unlock()
+	defer seg.release(s.fs, s.path)
+	if from < to {
+		seg.mapping.detach(from, to)
+		_ = mapper.WriteBack(from, to) // only saves time; a sync tells what went wrong
+	}
+	return nil
 }
 
 // FirstIndex of the log, 0 when it is empty.

@@ -61,7 +61,7 @@ type Store struct {
 	stop     context.CancelFunc
 	ctx      context.Context      // ends at Close
 	wake     chan struct{}        // for the background goroutine, capacity 1
-	syncNow  chan struct{}        // for syncBehind, capacity 1
+	writeNow chan struct{}        // for writeBehind, capacity 1
 	populate chan populateRequest // for populatePages, capacity 1
 	workers  sync.WaitGroup
 	syncs    syncStats
@@ -84,7 +84,7 @@ func Open(dir string, options *Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: dir, opts: opts, fs: opts.FS, logger: opts.Logger, wake: make(chan struct{}, 1), syncNow: make(chan struct{}, 1), populate: make(chan populateRequest, 1)}
+	s := &Store{path: dir, opts: opts, fs: opts.FS, logger: opts.Logger, wake: make(chan struct{}, 1), writeNow: make(chan struct{}, 1), populate: make(chan populateRequest, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -134,7 +134,7 @@ func (s *Store) start() {
 		s.workers.Go(s.maintain)
 	}
 	if s.opts.Durability != Always {
-		s.workers.Go(s.syncBehind)
+		s.workers.Go(s.writeBehind)
 	}
 	if s.mapsWrites() {
 		s.workers.Go(s.populatePages)
@@ -144,8 +144,8 @@ func (s *Store) start() {
 	}
 }
 
-// syncBehind syncs for writers that do not wait for it: at the interval, and when much was written.
-func (s *Store) syncBehind() {
+// writeBehind serves writers that do not wait for the disk: it syncs at the interval, and writes back when much was written.
+func (s *Store) writeBehind() {
 	var interval <-chan time.Time
 	if s.opts.Durability == Interval {
 		ticker := time.NewTicker(s.opts.SyncInterval)
@@ -153,13 +153,15 @@ func (s *Store) syncBehind() {
 		interval = ticker.C
 	}
 	for {
+		sync := s.Sync
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-interval:
-		case <-s.syncNow:
+		case <-s.writeNow:
+			sync = s.writeBack
 		}
-		if err := s.Sync(); err != nil && !errors.Is(err, ErrClosed) {
+		if err := sync(); err != nil && !errors.Is(err, ErrClosed) {
 			s.logger.Error("background sync failed", "dir", s.path, "error", err)
 		}
 	}

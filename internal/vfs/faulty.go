@@ -326,3 +326,11 @@ func (f *faultyFile) Map(sizeBytes int, writable bool) ([]byte, error) {
 	}
 	return mapper.Map(sizeBytes, writable)
 }
+
+// WriteBack implements Mapper if the file does. It has no result that a caller could rely on, so no fault is put there.
+func (f *faultyFile) WriteBack(from, to int64) error {
+	if mapper, ok := f.inner.(Mapper); ok {
+		return mapper.WriteBack(from, to)
+	}
+	return errors.ErrUnsupported
+}

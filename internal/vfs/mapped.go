@@ -10,4 +10,7 @@ package vfs
 // SIGBUS: touch it under debug.SetPanicOnFault. End it with Unmap before the file is closed.
 type Mapper interface {
 	Map(sizeBytes int, writable bool) ([]byte, error)
+	// WriteBack has the system begin to write some pages of the file to the disk, from one offset to before another, without
+	// waiting for it. It promises nothing: it saves the next Sync time.
+	WriteBack(from, to int64) error
 }

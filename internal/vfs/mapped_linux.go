@@ -23,6 +23,13 @@ func (f *osFile) Map(sizeBytes int, writable bool) (mem []byte, err error) {
 	return mem, err
 }
 
+// WriteBack implements Mapper.
+func (f *osFile) WriteBack(from, to int64) error {
+	return f.control("sync_file_range", func(fd uintptr) error {
+		return unix.SyncFileRange(int(fd), from, to-from, unix.SYNC_FILE_RANGE_WRITE)
+	})
+}
+
 // Unmap ends a mapping. Nobody may touch it any more.
 func Unmap(mem []byte) error { return unix.Munmap(mem) }
 

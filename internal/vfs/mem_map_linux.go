@@ -44,6 +44,9 @@ func (f *memFile) Map(sizeBytes int, writable bool) ([]byte, error) {
 	return mem, nil
 }
 
+// WriteBack implements Mapper. What it does on a disk may survive a power loss or not, as all may that is not synced here.
+func (f *memFile) WriteBack(_, _ int64) error { return nil }
+
 // memoryFile is a memoryMap that the kernel keeps coherent: a file without a name, in memory.
 type memoryFile struct {
 	fd     int
