@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/raftcask/raftcask/bitcask/internal/keydir"
-	"github.com/raftcask/raftcask/bitcask/internal/prefetch"
 )
 
 // direct writes single records of a store that does not sync each write. Nothing
@@ -62,10 +61,8 @@ func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt in
 		return err
 	}
 	index := s.nextIndex()
-	h := s.published.Load().keys.Prefetch(key)
-	if mem := a.active.mapping.bytes(); at+need <= int64(len(mem)) {
-		prefetch.Bytes(mem[at : at+need])
-	}
+	h := s.published.Load().keys.Prefetch(key) // what the encoding leaves time for
+	a.active.mapping.prefetch(at, at+need)
 	crc := s.direct.encode(s, index, at, flags, key, value, expireAt)
 	if err := s.writeActive(s.direct.frame, at); err != nil {
 		return s.undoWrite(at, fmt.Errorf("write segment %d at %d: %w", a.active.id, at, err))

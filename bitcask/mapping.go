@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 
 	"github.com/raftcask/raftcask/bitcask/internal/keydir"
+	"github.com/raftcask/raftcask/bitcask/internal/prefetch"
 	"github.com/raftcask/raftcask/internal/vfs"
 )
 
@@ -61,6 +62,13 @@ func (m *mapping) bytes() []byte {
 		return *mem
 	}
 	return nil
+}
+
+// prefetch asks for the memory of what will be written, if it is mapped.
+func (m *mapping) prefetch(from, to int64) {
+	if mem := m.bytes(); to <= int64(len(mem)) {
+		prefetch.Bytes(mem[from:to])
+	}
 }
 
 // seal ends writing through the map, and gives up the memory that writing took.

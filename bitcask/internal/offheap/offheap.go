@@ -10,10 +10,10 @@
 // multiple of 4 KiB, beyond to one of eight steps between powers of two.
 //
 // A block lies in a slab of blocks of the same size. A slab of blocks of a page or more is a mapping
-// of about 4 MiB or more; all but the first of a size are populated at once, with huge pages where the system has
-// them: a fault for each page would take longer, and random reads spend less on translating addresses. A slab of
+// of 4 MiB, or of one block; all but the first of a size have their pages from the start, huge ones where the system has
+// them: a fault for each page would take longer, and random reads spend less on translating addresses (spare.go). A slab of
 // smaller blocks is one 64 KiB block. A slab goes back to the system when all its blocks are free. So nothing has to be
-// merged or moved, and up to a slab of each size, and address space, are all that a mixed history of sizes can waste.
+// merged or moved, and up to a slab of each size, two spare ones, and address space are all that a mixed history of sizes can waste.
 //
 // Returning the pages of single blocks is dear: each time all processors that run the process are interrupted, and pages
 // that are used again have to be made anew. So they stay until they come to a quarter of the memory in use, at
@@ -74,6 +74,10 @@ type Pool struct {
 	idle  int64            // free and not returned
 	kept  []*slab          // those that have idle blocks
 	fresh []byte           // a new slab's memory, to be populated
+
+	spare     [][]byte // populated mappings of slabBytes
+	preparing bool     // another spare is being made
+	filling   bool
 }
 
 // What may be idle.
@@ -91,6 +95,7 @@ type slab struct {
 	home    Block // where mem comes from, if it is not a mapping
 	class   int
 	size    int      // of a block
+	whole   bool     // all its pages are there, huge ones: it can be a spare
 	carved  uint32   // blocks that were ever handed out: the memory beyond was never touched
 	free    []uint32 // blocks below carved that are free
 	idle    int      // so many at the end of free still have their pages
@@ -208,18 +213,32 @@ func (p *Pool) newSlabLocked(class, size int) (*slab, error) {
 		s.mem, s.home = home.Mem, home
 		return s, err
 	}
+	mapped := max(slabBytes, size)
 	// The first slab of a class may stay as good as empty, those after it will fill. That does not hold for what is reserved.
-	fills := p.slabs[class] > 0 && class != reserved
-	mem, err := mapMemory(max(1, slabBytes/size)*size, fills)
-	if err != nil {
-		return nil, fmt.Errorf("offheap: map memory: %w", err)
+	if p.slabs[class] > 0 && class != reserved && mapped == slabBytes {
+		s.mem, s.whole = p.takeSpareLocked(), true
 	}
-	if fills {
-		p.fresh = mem
+	if s.mem == nil {
+		huge := s.whole && p.filling || mapped > slabBytes
+		mem, err := mapMemory(mapped, huge)
+		if err != nil {
+			return nil, fmt.Errorf("offheap: map memory: %w", err)
+		}
+		if huge {
+			p.fresh = mem
+		}
+		s.mem, s.whole = mem, huge && mapped == slabBytes
 	}
-	s.mem = mem
 	p.slabs[class]++
 	return s, nil
+}
+
+// Filling tells whether much will be asked for at once by callers who do not mind a pause: then slabs are
+// populated by those who need them.
+func (p *Pool) Filling(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.filling = on
 }
 
 func (s *slab) blocks() uint32 { return uint32(len(s.mem) / s.size) }
@@ -239,6 +258,7 @@ func (p *Pool) Free(b Block) {
 	}
 	p.freeLocked(b)
 	p.trimLocked()
+	p.dropSpareLocked()
 }
 
 func (p *Pool) freeLocked(b Block) {
@@ -292,6 +312,7 @@ func (p *Pool) forgetKeptLocked(s *slab) {
 
 // returnIdle returns the pages of idle blocks, neighbors together, with so many system calls at most.
 func (s *slab) returnIdle(calls *int) (returned int64) {
+	s.whole = false
 	idle := s.free[len(s.free)-s.idle:]
 	slices.Sort(idle)
 	for ; len(idle) > 0 && *calls > 0; *calls-- {
@@ -317,8 +338,12 @@ func (p *Pool) releaseLocked(s *slab) {
 		p.bytes -= int64(s.carved) * int64(s.size)
 		p.freeLocked(s.home)
 	} else {
-		unmapMemory(s.mem)
 		p.slabs[s.class]--
+		if s.whole && len(p.spare) < p.spareWantedLocked() {
+			p.spare = append(p.spare, s.mem)
+		} else {
+			unmapMemory(s.mem)
+		}
 	}
 	if s.idle > 0 {
 		p.idle -= int64(s.idle) * int64(s.size)
@@ -342,17 +367,18 @@ func (p *Pool) dropRoomyLocked(s *slab) {
 	s.roomyAt = -1
 }
 
-// Idle is how much of Bytes is in freed blocks whose memory was not returned yet.
+// Idle is how much of Bytes nobody uses: freed blocks whose memory was not returned yet, and spare slabs.
 func (p *Pool) Idle() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.idle
+	return p.idleLocked()
 }
 
-// Bytes is how much memory the pool holds: blocks handed out, and freed ones whose memory was
-// not returned yet.
+func (p *Pool) idleLocked() int64 { return p.idle + int64(len(p.spare))*slabBytes }
+
+// Bytes is how much memory the pool holds: blocks handed out, and what is idle.
 func (p *Pool) Bytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.bytes + p.idle
+	return p.bytes + p.idleLocked()
 }

@@ -9,13 +9,17 @@ package prefetch
 
 import "unsafe"
 
-const lineBytes = 64
+const (
+	lineBytes = 64
+	maxBytes  = 1 << 10 // no processor has more lines on their way at once
+)
 
 // Line asks for the cache line at an address.
 func Line[T any](at *T) { line(unsafe.Pointer(at)) }
 
-// Bytes asks for the lines of b.
+// Bytes asks for the lines of b, the first 16 of them.
 func Bytes(b []byte) {
+	b = b[:min(len(b), maxBytes)]
 	for i := 0; i < len(b); i += lineBytes {
 		line(unsafe.Pointer(&b[i]))
 	}

@@ -7,10 +7,10 @@ import (
 
 // TestNothingChanges: what is asked for is as it was, whatever its length and place, and asking allocates nothing.
 func TestNothingChanges(t *testing.T) {
-	mem := bytes.Repeat([]byte("0123456789"), 100)
+	mem := bytes.Repeat([]byte("0123456789"), 600)
 	want := bytes.Clone(mem)
 	for from := range lineBytes + 1 {
-		for _, n := range []int{0, 1, lineBytes - 1, lineBytes, lineBytes + 1, 300} {
+		for _, n := range []int{0, 1, lineBytes - 1, lineBytes, lineBytes + 1, 300, 5000} {
 			Bytes(mem[from : from+n])
 		}
 		Line(&mem[from])
