@@ -42,10 +42,8 @@ func (s *Store) Checkpoint() (*Checkpoint, error) {
 		switch {
 		case seg.first == 0 || (seg.kind == logSegment && seg.first > point.index):
 			continue // nothing committed in it
-		case seg.kind == logSegment && seg.last > point.index:
+		case seg.kind == logSegment && (seg.last > point.index || seg.id == point.segment):
 			m.Size, m.Last = point.end, point.index
-		case seg.kind == logSegment && seg.id == point.segment:
-			m.Size, m.Last = point.end, max(m.Last, point.index)
 		}
 		seg.acquire()
 		c.segments = append(c.segments, seg)

@@ -95,7 +95,7 @@ func (d *direct) encode(s *Store, index uint64, at int64, flags recordFlags, key
 	return h.crc
 }
 
-// show enters the entry in the log and makes its record visible.
+// show makes the record of an entry visible.
 func (s *Store) show(index uint64, at int64, flags recordFlags, h keydir.Hash, key []byte, expireAt int64, size int) {
 	seg := s.appender.active
 	if seg.first == 0 {

@@ -47,8 +47,8 @@ func TestUnsyncedStoreOnAFullDiskRecovers(t *testing.T) {
 	must(t, s.Close())
 }
 
-// TestPowerCutRightAfterASealBringsNothingBack: the first entry of the new segment is lost, so the sealed ones alone say how
-// far the log went. If they said too little, new values would count as older than the ones that they replace.
+// TestPowerCutRightAfterASealBringsNothingBack: the first entry of the new segment is lost, so that only what was written at the
+// seal says how far the log went. If it said too little, new values would count as older than the ones that they replace.
 func TestPowerCutRightAfterASealBringsNothingBack(t *testing.T) {
 	fs := vfs.NewMem()
 	o := tinyOptions(fs)

@@ -42,7 +42,7 @@ type logIndex struct {
 	mu        sync.RWMutex
 	places    []segmentPlaces // ascending
 	first     uint64          // first entry needed; 0 when the log is empty
-	last      uint64          // last entry; kept when the log is emptied by ForgetBefore
+	last      uint64          // last entry that was entered (lastLocked); kept when the log is emptied by ForgetBefore
 	forgotten atomic.Uint64   // entries up to here are not needed as log
 	// generation grows when entries are dropped or replaced: copies of them that a
 	// caller keeps are stale then.
@@ -390,9 +390,13 @@ func (s *Store) Sync() error {
 	return nil
 }
 
-// writeBackBytes is how much of the active segment may be neither synced nor on its way to the disk: a rotation waits for
-// it, and so do the writers.
-const writeBackBytes = 4 * mib
+const (
+	// writeBackBytes is how much of the active segment may be neither synced nor on its way to the disk: a rotation waits for
+	// it, and so do the writers.
+	writeBackBytes = 4 * mib
+	// maxUnsyncedBytes is how much of it may be unsynced: beyond, damage in what a killed process left could pass for a torn tail.
+	maxUnsyncedBytes = 64 * mib
+)
 
 // writeBackSoon asks for that in the background. A store that syncs every write never has that much.
 func (s *Store) writeBackSoon() {
@@ -408,27 +412,33 @@ func (s *Store) writeBackSoon() {
 	}
 }
 
-// writeBack has the disk begin with what was written, as far as pages go that are full. A segment that is not mapped is synced instead.
+// writeBack has the disk begin with the full pages that were written. It syncs instead when too much is unsynced, or the system
+// does not do that.
 func (s *Store) writeBack() error {
 	a := &s.appender
 	a.mu.Lock()
-	seg := a.active
-	from, to := max(a.writtenBack, a.synced.Load()), seg.size.Load()
-	from, to = from/vfs.PageBytes*vfs.PageBytes, to/vfs.PageBytes*vfs.PageBytes
+	seg, synced, end := a.active, a.synced.Load(), a.active.size.Load()
 	mapper, ok := seg.file.(vfs.Mapper)
-	if !ok || !seg.mapping.writable {
+	if !ok || !seg.mapping.writable || end-synced > maxUnsyncedBytes {
 		a.mu.Unlock()
 		return s.Sync()
 	}
-	if from < to {
-		a.writtenBack = to
+	from, to := max(a.writtenBack, synced)/vfs.PageBytes*vfs.PageBytes, end/vfs.PageBytes*vfs.PageBytes
+	if from >= to {
+		a.mu.Unlock()
+		return nil
 	}
+	a.writtenBack = to
 	seg.acquire()
 	a.mu.Unlock()
 	defer seg.release(s.fs, s.path)
-	if from < to {
-		seg.mapping.detach(from, to)
-		_ = mapper.WriteBack(from, to) // only saves time; a sync tells what went wrong
+	seg.mapping.detach(from, to)
+	err := mapper.WriteBack(from, to)
+	switch {
+	case errors.Is(err, errors.ErrUnsupported):
+		return s.Sync()
+	case err != nil:
+		return s.failWrite(&syncError{fmt.Errorf("write back segment %d: %w", seg.id, err)})
 	}
 	return nil
 }
@@ -450,8 +460,8 @@ func (s *Store) LastIndex() uint64 {
 	return s.lastLocked()
 }
 
-// lastLocked is the last entry's index. Puts that go the direct way do not enter it. The caller holds log.mu, or
-// appender.mu in a store that is not replicated.
+// lastLocked is the last entry's index. What show makes visible is not entered one by one. The caller holds log.mu or
+// appender.mu.
 func (s *Store) lastLocked() uint64 { return max(s.log.last, s.committer.point.Load().index) }
 
 // LogGeneration changes whenever entries were dropped from the log's new end, or the
@@ -505,8 +515,11 @@ func (s *Store) locate(index uint64) (seg *segment, at place, end int64, err err
 }
 
 // ForgetBefore declares that entries below index are no longer needed as log.
-// Their records stay; merges may now rewrite their segments.
+// Their records stay; merges may now rewrite their segments. It does nothing in a store that is not replicated.
 func (s *Store) ForgetBefore(index uint64) {
+	if !s.opts.Replicated {
+		return
+	}
 	s.log.mu.Lock()
 	if index > 0 {
 		s.forgetLocked(index - 1)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/raftcask/raftcask/internal/vfs"
 )
@@ -55,4 +56,59 @@ func TestAcknowledgedWriteAfterAFailedRotationIsKept(t *testing.T) {
 		t.Fatal("no segment was sealed")
 	}
 	must(t, s.Close())
+}
+
+// A write-back may have lost pages that no later sync knows of: like a failed sync it is the end of writing.
+func TestFailedWriteBackEndsWriting(t *testing.T) {
+	fs := vfs.NewFaulty(mappedDisk(), func(op vfs.Op) *vfs.Fault {
+		if op.Kind == vfs.OpWriteBack {
+			return &vfs.Fault{Err: syscall.EIO}
+		}
+		return nil
+	})
+	s := mustOpen(t, fs, &Options{FS: fs, Durability: Never, Logger: quiet})
+	var err error
+	for n := 0; err == nil && n < 1000; n++ {
+		err = s.Put(fmt.Append(nil, "k", n), make([]byte, 64<<10))
+		if n > 2*writeBackBytes>>16 {
+			time.Sleep(time.Millisecond) // the write-back is another goroutine's
+		}
+	}
+	if !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("after a failed write-back puts say %v", err)
+	}
+	if err := s.Close(); err != nil && !errors.Is(err, ErrPoisoned) {
+		t.Fatal(err)
+	}
+}
+
+// What is written back may be lost with its pages, and the end of a log that lost some looks as if it had never been written. So a
+// store syncs now and then whatever its durability: soon where the system does not write back, else after maxUnsyncedBytes.
+func TestUnsyncedStoreIsSyncedNowAndThen(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes 80 MiB")
+	}
+	for _, unsupported := range []bool{true, false} {
+		fs := vfs.NewFaulty(mappedDisk(), func(op vfs.Op) *vfs.Fault {
+			if op.Kind == vfs.OpWriteBack && unsupported {
+				return &vfs.Fault{Err: errors.ErrUnsupported}
+			}
+			return nil
+		})
+		s := mustOpen(t, fs, &Options{FS: fs, Durability: Never, Logger: quiet})
+		want := int64(writeBackBytes)
+		if !unsupported {
+			want = maxUnsyncedBytes
+		}
+		for n := 0; s.appender.synced.Load() < want; n++ {
+			if n == 1000 {
+				t.Fatalf("after %d bytes %d are synced, write-back unsupported: %v", s.Stats().DiskBytes, s.appender.synced.Load(), unsupported)
+			}
+			must(t, s.Put(fmt.Append(nil, "k", n), make([]byte, 128<<10)))
+			if int64(n)<<17 > want {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		must(t, s.Close())
+	}
 }

@@ -81,7 +81,7 @@ func (m *mapping) seal() {
 }
 
 // detach gives up the pages of what was written from one offset to another and will not be written again, before it is
-// synced: else the kernel takes each page that it writes to the disk from the map by itself, and interrupts all
+// synced or written back: else the kernel takes each page that it writes to the disk from the map by itself, and interrupts all
 // processors for each. That took a third of the time of puts.
 func (m *mapping) detach(from, to int64) {
 	mem := m.bytes()

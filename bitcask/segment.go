@@ -76,7 +76,7 @@ type segment struct {
 	tombstoneBytes atomic.Int64
 
 	// Entry indexes of a log segment, versions of a merged one. first is 0
-	// while there are none. Guarded by Store.log.mu while the segment is active.
+	// while there are none. Guarded by Store.log.mu while the segment is active; last may lag then (settle).
 	first, last uint64
 	cleared     uint64 // the last clear record in it, 0 for none
 	hinted      atomic.Bool

@@ -85,9 +85,7 @@ func (s *Store) Stats() Stats {
 	}
 	s.disk.mu.Unlock()
 	s.visible.RLock()
-	if s.visible.segments != nil {
-		st.Keys, st.Expiring, st.KeydirBytes = s.visible.keys.Len(), s.visible.keys.Expiring(), s.visible.keys.Bytes()
-	}
+	keys, open := s.visible.keys, s.visible.segments != nil
 	for _, seg := range s.visible.segments {
 		st.Segments++
 		st.DiskBytes += seg.size.Load()
@@ -96,6 +94,9 @@ func (s *Store) Stats() Stats {
 		st.DeadBytes += seg.deadBytes()
 	}
 	s.visible.RUnlock()
+	if open {
+		st.Keys, st.Expiring, st.KeydirBytes = keys.Len(), keys.Expiring(), keys.Bytes()
+	}
 	st.LogBytes, st.LogEntries, st.LogFirst = s.logSize()
 	st.Scrub = s.scrub.snapshot()
 	return st

@@ -153,15 +153,15 @@ func (s *Store) writeBehind() {
 		interval = ticker.C
 	}
 	for {
-		sync := s.Sync
+		work := s.Sync
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-interval:
 		case <-s.writeNow:
-			sync = s.writeBack
+			work = s.writeBack
 		}
-		if err := sync(); err != nil && !errors.Is(err, ErrClosed) {
+		if err := work(); err != nil && !errors.Is(err, ErrClosed) {
 			s.logger.Error("background sync failed", "dir", s.path, "error", err)
 		}
 	}

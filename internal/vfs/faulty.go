@@ -29,12 +29,13 @@ const (
 	OpClose // of a file or of a lock
 	OpLock
 	OpSize
+	OpWriteBack
 	OpMap // fails without effect, whatever the Fault says; touching a map is no operation
 )
 
 var opNames = [...]string{
 	"none", "create", "open", "read", "write", "sync", "truncate", "preallocate", "rename",
-	"link", "remove", "syncdir", "list", "mkdir", "close", "lock", "size", "map",
+	"link", "remove", "syncdir", "list", "mkdir", "close", "lock", "size", "write back", "map",
 }
 
 func (k OpKind) String() string {
@@ -327,10 +328,11 @@ func (f *faultyFile) Map(sizeBytes int, writable bool) ([]byte, error) {
 	return mapper.Map(sizeBytes, writable)
 }
 
-// WriteBack implements Mapper if the file does. It has no result that a caller could rely on, so no fault is put there.
+// WriteBack implements Mapper if the file does.
 func (f *faultyFile) WriteBack(from, to int64) error {
-	if mapper, ok := f.inner.(Mapper); ok {
-		return mapper.WriteBack(from, to)
+	mapper, ok := f.inner.(Mapper)
+	if !ok {
+		return errors.ErrUnsupported
 	}
-	return errors.ErrUnsupported
+	return f.fs.do(Op{Kind: OpWriteBack, Name: f.name, Len: int(to - from)}, func() error { return mapper.WriteBack(from, to) })
 }

@@ -11,6 +11,7 @@ package vfs
 type Mapper interface {
 	Map(sizeBytes int, writable bool) ([]byte, error)
 	// WriteBack has the system begin to write some pages of the file to the disk, from one offset to before another, without
-	// waiting for it. It promises nothing: it saves the next Sync time.
+	// waiting for it. It promises nothing: it saves the next Sync time. errors.ErrUnsupported is for systems that do not do that; any
+	// other error means what one of Sync means, and the next Sync may not report it again.
 	WriteBack(from, to int64) error
 }

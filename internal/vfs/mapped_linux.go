@@ -2,6 +2,7 @@ package vfs
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -25,9 +26,14 @@ func (f *osFile) Map(sizeBytes int, writable bool) (mem []byte, err error) {
 
 // WriteBack implements Mapper.
 func (f *osFile) WriteBack(from, to int64) error {
-	return f.control("sync_file_range", func(fd uintptr) error {
+	err := f.control("sync_file_range", func(fd uintptr) error {
 		return unix.SyncFileRange(int(fd), from, to-from, unix.SYNC_FILE_RANGE_WRITE)
 	})
+	switch {
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM), errors.Is(err, unix.EINVAL): // a sandbox, pages of another size
+		return fmt.Errorf("%w: %w", errors.ErrUnsupported, err)
+	}
+	return err
 }
 
 // Unmap ends a mapping. Nobody may touch it any more.

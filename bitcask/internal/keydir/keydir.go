@@ -154,9 +154,8 @@ func (d *Keydir) update(h uint64, key []byte, it, old *Item, onlyNewer bool) (ex
 	d.check(key, it)
 	s := d.shard(h)
 	s.mu.Lock()
-	existed, stored = s.updateLocked(d, h, key, it, old, onlyNewer)
-	s.mu.Unlock()
-	return existed, stored
+	defer s.mu.Unlock()
+	return s.updateLocked(d, h, key, it, old, onlyNewer)
 }
 
 // check panics for what the formats here have no room for.
@@ -235,17 +234,19 @@ func (d *Keydir) sum(count func(s *shard) int) (n int) {
 // Bytes is the memory held outside the Go heap, copies for open views included.
 func (d *Keydir) Bytes() int64 { return d.pool.Bytes() }
 
-// Expect tells, before anything is loaded, about how many keys will come and how many bytes they have together: then
+// Expect begins loading: it tells about how many keys will come, 0 if nobody knows, and how many bytes they have together: then
 // memory need not grow step by step. If fewer come, DropTombstones gives back what was too much.
 func (d *Keydir) Expect(keys, keyBytes int) {
 	d.expectKeys.Store(int64(keys / shards))
 	d.expectBytes.Store(int64((keys*headerBytes + keyBytes) / shards))
-	d.pool.Filling(keys > 0)
+	d.pool.Filling(true)
 }
 
 // DropTombstones ends loading: from now on a deleted key is one that is not there.
 func (d *Keydir) DropTombstones() {
-	d.Expect(0, 0)
+	d.expectKeys.Store(0)
+	d.expectBytes.Store(0)
+	d.pool.Filling(false)
 	for i := range d.shards {
 		s := &d.shards[i]
 		s.mu.Lock()

@@ -6,9 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hugeBytes is the size and the alignment of a huge page, at least on amd64 and arm64 with pages of 4 KiB.
-const hugeBytes = 2 << 20
-
 // mapMemory returns memory of zeros that begins where a huge page can begin. Unless huge, it will have none.
 func mapMemory(size int, huge bool) ([]byte, error) {
 	mapped := uintptr(size + hugeBytes)

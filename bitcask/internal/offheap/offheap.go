@@ -10,7 +10,7 @@
 // multiple of 4 KiB, beyond to one of eight steps between powers of two.
 //
 // A block lies in a slab of blocks of the same size. A slab of blocks of a page or more is a mapping
-// of 4 MiB, or of one block; all but the first of a size have their pages from the start, huge ones where the system has
+// of about 4 MiB, or of one block. Most but the first of a size have their pages from the start, huge ones where the system has
 // them: a fault for each page would take longer, and random reads spend less on translating addresses (spare.go). A slab of
 // smaller blocks is one 64 KiB block. A slab goes back to the system when all its blocks are free. So nothing has to be
 // merged or moved, and up to a slab of each size, two spare ones, and address space are all that a mixed history of sizes can waste.
@@ -46,6 +46,7 @@ const (
 	// ReserveBytes is the size of a reserved block.
 	ReserveBytes = homeBytes
 
+	hugeBytes = 2 << 20 // size and alignment of a huge page, at least on amd64 and arm64 with pages of 4 KiB
 	slabBytes = 4 << 20 // the smallest mapping: few enough of them for vm.max_map_count
 	maxBytes  = 1 << 30 // asking for more is a mistake
 
@@ -95,7 +96,7 @@ type slab struct {
 	home    Block // where mem comes from, if it is not a mapping
 	class   int
 	size    int      // of a block
-	whole   bool     // all its pages are there, huge ones: it can be a spare
+	small   bool     // it has small pages, or some were returned: it cannot become a spare
 	carved  uint32   // blocks that were ever handed out: the memory beyond was never touched
 	free    []uint32 // blocks below carved that are free
 	idle    int      // so many at the end of free still have their pages
@@ -213,13 +214,15 @@ func (p *Pool) newSlabLocked(class, size int) (*slab, error) {
 		s.mem, s.home = home.Mem, home
 		return s, err
 	}
-	mapped := max(slabBytes, size)
 	// The first slab of a class may stay as good as empty, those after it will fill. That does not hold for what is reserved.
-	if p.slabs[class] > 0 && class != reserved && mapped == slabBytes {
-		s.mem, s.whole = p.takeSpareLocked(), true
+	fills := p.slabs[class] > 0 && class != reserved
+	mapped := max(1, slabBytes/size) * size
+	if fills && fitsSpare(mapped) {
+		mapped = slabBytes
+		s.mem = p.takeSpareLocked()
 	}
 	if s.mem == nil {
-		huge := s.whole && p.filling || mapped > slabBytes
+		huge := fills && (p.filling || mapped != slabBytes) // no spare to wait for
 		mem, err := mapMemory(mapped, huge)
 		if err != nil {
 			return nil, fmt.Errorf("offheap: map memory: %w", err)
@@ -227,7 +230,7 @@ func (p *Pool) newSlabLocked(class, size int) (*slab, error) {
 		if huge {
 			p.fresh = mem
 		}
-		s.mem, s.whole = mem, huge && mapped == slabBytes
+		s.mem, s.small = mem, !huge
 	}
 	p.slabs[class]++
 	return s, nil
@@ -312,7 +315,7 @@ func (p *Pool) forgetKeptLocked(s *slab) {
 
 // returnIdle returns the pages of idle blocks, neighbors together, with so many system calls at most.
 func (s *slab) returnIdle(calls *int) (returned int64) {
-	s.whole = false
+	s.small = true
 	idle := s.free[len(s.free)-s.idle:]
 	slices.Sort(idle)
 	for ; len(idle) > 0 && *calls > 0; *calls-- {
@@ -339,7 +342,7 @@ func (p *Pool) releaseLocked(s *slab) {
 		p.freeLocked(s.home)
 	} else {
 		p.slabs[s.class]--
-		if s.whole && len(p.spare) < p.spareWantedLocked() {
+		if !s.small && len(s.mem) == slabBytes && len(p.spare) < p.spareWantedLocked() {
 			p.spare = append(p.spare, s.mem)
 		} else {
 			unmapMemory(s.mem)

@@ -271,6 +271,35 @@ func TestSlabsAreReadyBeforeTheyAreNeeded(t *testing.T) {
 	}
 }
 
+// TestLargeBlocksWasteNothing: a slab has no part that is resident and too small for a block.
+func TestLargeBlocksWasteNothing(t *testing.T) {
+	for _, size := range []int{704 << 10, 2304 << 10, 2560 << 10} {
+		for _, filling := range []bool{false, true} {
+			var pool Pool
+			pool.Filling(filling)
+			before := resident(t)
+			var blocks []Block
+			for range 128 << 20 / size {
+				b, err := pool.Alloc(size)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := 0; i < len(b.Mem); i += 4096 {
+					b.Mem[i] = 1
+				}
+				blocks = append(blocks, b)
+			}
+			used, idle, _ := held(&pool)
+			if have := int64(resident(t) - before); have > (used+idle)*21/20+slabBytes {
+				t.Errorf("%d blocks of %d bytes: %d MiB are resident, %d MiB are accounted for", len(blocks), size, have>>20, (used+idle)>>20)
+			}
+			for _, b := range blocks {
+				pool.Free(b)
+			}
+		}
+	}
+}
+
 // held is what a pool has at one moment.
 func held(p *Pool) (used, idle int64, spares int) {
 	p.mu.Lock()

@@ -15,7 +15,10 @@ func (p *Pool) spareWantedLocked() int {
 	return 2
 }
 
-// takeSpareLocked returns a mapping whose pages are all there, nil when none is ready, and has another one made.
+// fitsSpare tells whether a spare leaves little over as a slab that needs so many bytes.
+func fitsSpare(bytes int) bool { return bytes <= slabBytes && bytes >= slabBytes-slabBytes/32 }
+
+// takeSpareLocked returns a mapping whose pages are all there, nil when none is ready, and has another one made where one is wanted.
 func (p *Pool) takeSpareLocked() (mem []byte) {
 	if last := len(p.spare) - 1; last >= 0 {
 		mem, p.spare[last] = p.spare[last], nil
@@ -33,7 +36,9 @@ func (p *Pool) prepare() {
 	for more := true; more; {
 		mem, err := mapMemory(slabBytes, true)
 		if err == nil {
-			populate(mem)
+			for at := 0; at < len(mem); at += hugeBytes { // who maps memory meanwhile has to wait for one huge page only
+				populate(mem[at : at+hugeBytes])
+			}
 		}
 		p.mu.Lock()
 		if err == nil {

@@ -11,13 +11,13 @@ import "unsafe"
 
 const (
 	lineBytes = 64
-	maxBytes  = 1 << 10 // no processor has more lines on their way at once
+	maxBytes  = 1 << 10 // about as many lines as a processor can have on their way at once
 )
 
 // Line asks for the cache line at an address.
 func Line[T any](at *T) { line(unsafe.Pointer(at)) }
 
-// Bytes asks for the lines of b, the first 16 of them.
+// Bytes asks for the lines of b, or of its first KiB.
 func Bytes(b []byte) {
 	b = b[:min(len(b), maxBytes)]
 	for i := 0; i < len(b); i += lineBytes {
