@@ -107,5 +107,5 @@
 //
 // Open starts one that builds hints and merges, and one that reads sealed segments again (the scrub). In a store that
 // does not sync each write, one more writes back behind the writers, and one has memory ready ahead of them. Close ends
-// them and waits. Memory for the index is made ready by one that ends by itself. Everything else runs on the caller's goroutine.
+// them and waits. Everything else runs on the caller's goroutine.
 package bitcask

@@ -347,7 +347,6 @@ func newView(dir string, opts Options) *Store {
 	s := &Store{path: dir, opts: opts, fs: opts.FS, logger: opts.Logger, wake: make(chan struct{}, 1)}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	s.visible.keys = keydir.New(opts.HashSeed)
-	s.visible.keys.Expect(0, 0)
 	s.visible.segments = map[uint32]*segment{}
 	s.committer.point.Store(&commitPoint{})
 	s.commits.store = s

@@ -133,7 +133,7 @@ func BenchmarkViewOpenClose(b *testing.B) {
 }
 
 // BenchmarkTenMillion fills a Keydir with ten million keys: memory per key, the worst on the way (from
-// a million on) and at the end; then how long a shard takes to double its table, to compact, and to be
+// a million on) and at the end, the longest put and how many took more than 5 ms; then how long a shard takes to double its table, to compact, and to be
 // copied for a view: the 99th percentile of all shards, because the slowest shows what else ran.
 func BenchmarkTenMillion(b *testing.B) {
 	const keys = 10_000_000
@@ -141,13 +141,24 @@ func BenchmarkTenMillion(b *testing.B) {
 		d := New(1)
 		buf := make([]byte, 16)
 		var worst float64
+		var longest time.Duration
+		slow := 0
 		for i := range uint64(keys) {
-			d.Put(benchKey(buf, i), Item{Version: i})
+			key := benchKey(buf, i)
+			start := time.Now()
+			d.Put(key, Item{Version: i})
+			took := time.Since(start)
+			longest = max(longest, took)
+			if took > 5*time.Millisecond {
+				slow++
+			}
 			if i%50_000 == 0 && i > 1_000_000 {
 				worst = max(worst, float64(d.Bytes())/float64(i+1)-16)
 			}
 		}
 		b.ReportMetric(worst, "worst-B/key+len")
+		b.ReportMetric(float64(longest.Microseconds()), "longest-put-µs")
+		b.ReportMetric(float64(slow), "puts>5ms")
 		b.ReportMetric(float64(d.Bytes())/keys-16, "final-B/key+len")
 		pauses := func(name string, f func(s *shard)) {
 			took := make([]time.Duration, shards)

@@ -7,7 +7,7 @@
 //
 // It is built for many small keys. A key costs its length plus 14 bytes of record plus 18.3 to 22.9
 // bytes of hash table, outside the Go heap: the garbage collector sees nothing of it, and what is
-// deleted goes back to the operating system, but for a quarter of what is in use, 16 MiB at most, and two spare pieces of 4 MiB. Get, Put and Delete allocate nothing.
+// deleted goes back to the operating system, but for a quarter of what is in use, 16 MiB at most. Get, Put and Delete allocate nothing.
 //
 //	Keydir ── 1024 shards, by the top 10 bits of the key's hash, each with a lock
 //	  shard ── table: slots of 16 bytes (hash, address, place on disk), linear probing, ordered by hash
@@ -19,7 +19,7 @@
 // Views are copy-on-write: opening one pins the memory of each shard, and the first change of a
 // pinned shard copies it.
 //
-// All methods are safe for concurrent use. The only goroutine ends by itself: it makes memory ready (offheap). When the system has no
+// All methods are safe for concurrent use. No goroutines are started here. When the system has no
 // memory left, methods that need some panic. Keys of more than 65535 bytes and versions of more
 // than 56 bits are bugs of the caller, and panic too.
 package keydir
@@ -234,19 +234,17 @@ func (d *Keydir) sum(count func(s *shard) int) (n int) {
 // Bytes is the memory held outside the Go heap, copies for open views included.
 func (d *Keydir) Bytes() int64 { return d.pool.Bytes() }
 
-// Expect begins loading: it tells about how many keys will come, 0 if nobody knows, and how many bytes they have together: then
+// Expect tells, before anything is loaded, about how many keys will come and how many bytes they have together: then
 // memory need not grow step by step. If fewer come, DropTombstones gives back what was too much.
 func (d *Keydir) Expect(keys, keyBytes int) {
 	d.expectKeys.Store(int64(keys / shards))
 	d.expectBytes.Store(int64((keys*headerBytes + keyBytes) / shards))
-	d.pool.Filling(true)
 }
 
 // DropTombstones ends loading: from now on a deleted key is one that is not there.
 func (d *Keydir) DropTombstones() {
 	d.expectKeys.Store(0)
 	d.expectBytes.Store(0)
-	d.pool.Filling(false)
 	for i := range d.shards {
 		s := &d.shards[i]
 		s.mu.Lock()

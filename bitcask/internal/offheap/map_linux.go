@@ -6,22 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mapMemory returns memory of zeros that begins where a huge page can begin. Unless huge, it will have none.
-func mapMemory(size int, huge bool) ([]byte, error) {
-	mapped := uintptr(size + hugeBytes)
-	start, err := unix.MmapPtr(-1, 0, nil, mapped, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+// mapMemory returns memory of zeros. It will have no huge pages: who touches one first waits until it is cleared, up to
+// five milliseconds on virtual machines.
+func mapMemory(size int) ([]byte, error) {
+	start, err := unix.MmapPtr(-1, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		return nil, err
 	}
-	head := -uintptr(start) & (hugeBytes - 1)
-	unmap(start, head)
-	unmap(unsafe.Add(start, head+uintptr(size)), mapped-head-uintptr(size))
-	mem := unsafe.Slice((*byte)(unsafe.Add(start, head)), size)
-	advice := unix.MADV_NOHUGEPAGE
-	if huge {
-		advice = unix.MADV_HUGEPAGE
-	}
-	_ = unix.Madvise(mem, advice) // fails where there are no huge pages
+	mem := unsafe.Slice((*byte)(start), size)
+	_ = unix.Madvise(mem, unix.MADV_NOHUGEPAGE) // fails where there are none
 	return mem, nil
 }
 
@@ -30,13 +23,8 @@ func populate(mem []byte) {
 	_ = unix.Madvise(mem, unix.MADV_POPULATE_WRITE) // only saves time
 }
 
-func unmapMemory(mem []byte) { unmap(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem))) }
-
-func unmap(start unsafe.Pointer, bytes uintptr) {
-	if bytes == 0 {
-		return
-	}
-	if err := unix.MunmapPtr(start, bytes); err != nil {
+func unmapMemory(mem []byte) {
+	if err := unix.MunmapPtr(unsafe.Pointer(unsafe.SliceData(mem)), uintptr(len(mem))); err != nil {
 		panic("offheap: unmap memory: " + err.Error()) // it was not a mapping: a bug, not a condition
 	}
 }

@@ -2,7 +2,7 @@
 
 package offheap
 
-func mapMemory(size int, _ bool) ([]byte, error) { return make([]byte, size), nil }
+func mapMemory(size int) ([]byte, error) { return make([]byte, size), nil }
 
 func populate([]byte) {}
 

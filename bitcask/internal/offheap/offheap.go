@@ -10,10 +10,9 @@
 // multiple of 4 KiB, beyond to one of eight steps between powers of two.
 //
 // A block lies in a slab of blocks of the same size. A slab of blocks of a page or more is a mapping
-// of about 4 MiB, or of one block. Most but the first of a size have their pages from the start, huge ones where the system has
-// them: a fault for each page would take longer, and random reads spend less on translating addresses (spare.go). A slab of
+// of about 1 MiB or more; all but the first of a size are populated at once: a fault for each page would take longer. A slab of
 // smaller blocks is one 64 KiB block. A slab goes back to the system when all its blocks are free. So nothing has to be
-// merged or moved, and up to a slab of each size, two spare ones, and address space are all that a mixed history of sizes can waste.
+// merged or moved, and up to a slab of each size, and address space, are all that a mixed history of sizes can waste.
 //
 // Returning the pages of single blocks is dear: each time all processors that run the process are interrupted, and pages
 // that are used again have to be made anew. So they stay until they come to a quarter of the memory in use, at
@@ -46,9 +45,11 @@ const (
 	// ReserveBytes is the size of a reserved block.
 	ReserveBytes = homeBytes
 
-	hugeBytes = 2 << 20 // size and alignment of a huge page, at least on amd64 and arm64 with pages of 4 KiB
-	slabBytes = 4 << 20 // the smallest mapping: few enough of them for vm.max_map_count
-	maxBytes  = 1 << 30 // asking for more is a mistake
+	// The smallest mappings: some are populated while a put waits, less than a millisecond. The system makes one of
+	// those that are neighbors, so vm.max_map_count is far.
+	slabBytes         = 1 << 20
+	reservedSlabBytes = 16 << 20
+	maxBytes          = 1 << 30 // asking for more is a mistake
 
 	// Classes of size, in three sections: 4 per doubling, then by the page, then 8 per doubling.
 	smallClasses = 4 * 6 // 64 bytes to below 4 KiB: 6 doublings
@@ -75,10 +76,6 @@ type Pool struct {
 	idle  int64            // free and not returned
 	kept  []*slab          // those that have idle blocks
 	fresh []byte           // a new slab's memory, to be populated
-
-	spare     [][]byte // populated mappings of slabBytes
-	preparing bool     // another spare is being made
-	filling   bool
 }
 
 // What may be idle.
@@ -96,7 +93,6 @@ type slab struct {
 	home    Block // where mem comes from, if it is not a mapping
 	class   int
 	size    int      // of a block
-	small   bool     // it has small pages, or some were returned: it cannot become a spare
 	carved  uint32   // blocks that were ever handed out: the memory beyond was never touched
 	free    []uint32 // blocks below carved that are free
 	idle    int      // so many at the end of free still have their pages
@@ -214,34 +210,21 @@ func (p *Pool) newSlabLocked(class, size int) (*slab, error) {
 		s.mem, s.home = home.Mem, home
 		return s, err
 	}
+	bytes := slabBytes
+	if class == reserved {
+		bytes = reservedSlabBytes
+	}
+	mem, err := mapMemory(max(1, bytes/size) * size)
+	if err != nil {
+		return nil, fmt.Errorf("offheap: map memory: %w", err)
+	}
 	// The first slab of a class may stay as good as empty, those after it will fill. That does not hold for what is reserved.
-	fills := p.slabs[class] > 0 && class != reserved
-	mapped := max(1, slabBytes/size) * size
-	if fills && fitsSpare(mapped) {
-		mapped = slabBytes
-		s.mem = p.takeSpareLocked()
+	if p.slabs[class] > 0 && class != reserved {
+		p.fresh = mem
 	}
-	if s.mem == nil {
-		huge := fills && (p.filling || mapped != slabBytes) // no spare to wait for
-		mem, err := mapMemory(mapped, huge)
-		if err != nil {
-			return nil, fmt.Errorf("offheap: map memory: %w", err)
-		}
-		if huge {
-			p.fresh = mem
-		}
-		s.mem, s.small = mem, !huge
-	}
+	s.mem = mem
 	p.slabs[class]++
 	return s, nil
-}
-
-// Filling tells whether much will be asked for at once by callers who do not mind a pause: then slabs are
-// populated by those who need them.
-func (p *Pool) Filling(on bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.filling = on
 }
 
 func (s *slab) blocks() uint32 { return uint32(len(s.mem) / s.size) }
@@ -261,7 +244,6 @@ func (p *Pool) Free(b Block) {
 	}
 	p.freeLocked(b)
 	p.trimLocked()
-	p.dropSpareLocked()
 }
 
 func (p *Pool) freeLocked(b Block) {
@@ -315,7 +297,6 @@ func (p *Pool) forgetKeptLocked(s *slab) {
 
 // returnIdle returns the pages of idle blocks, neighbors together, with so many system calls at most.
 func (s *slab) returnIdle(calls *int) (returned int64) {
-	s.small = true
 	idle := s.free[len(s.free)-s.idle:]
 	slices.Sort(idle)
 	for ; len(idle) > 0 && *calls > 0; *calls-- {
@@ -341,12 +322,8 @@ func (p *Pool) releaseLocked(s *slab) {
 		p.bytes -= int64(s.carved) * int64(s.size)
 		p.freeLocked(s.home)
 	} else {
+		unmapMemory(s.mem)
 		p.slabs[s.class]--
-		if !s.small && len(s.mem) == slabBytes && len(p.spare) < p.spareWantedLocked() {
-			p.spare = append(p.spare, s.mem)
-		} else {
-			unmapMemory(s.mem)
-		}
 	}
 	if s.idle > 0 {
 		p.idle -= int64(s.idle) * int64(s.size)
@@ -370,18 +347,17 @@ func (p *Pool) dropRoomyLocked(s *slab) {
 	s.roomyAt = -1
 }
 
-// Idle is how much of Bytes nobody uses: freed blocks whose memory was not returned yet, and spare slabs.
+// Idle is how much of Bytes is in freed blocks whose memory was not returned yet.
 func (p *Pool) Idle() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.idleLocked()
+	return p.idle
 }
 
-func (p *Pool) idleLocked() int64 { return p.idle + int64(len(p.spare))*slabBytes }
-
-// Bytes is how much memory the pool holds: blocks handed out, and what is idle.
+// Bytes is how much memory the pool holds: blocks handed out, and freed ones whose memory was
+// not returned yet.
 func (p *Pool) Bytes() int64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.bytes + p.idleLocked()
+	return p.bytes + p.idle
 }
