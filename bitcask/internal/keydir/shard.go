@@ -118,9 +118,7 @@ func (s *shard) prefetch(h uint64, keyLen int) {
 		return
 	}
 	home := s.slots.home(slotHash(h))
-	for i := range searchLines {
-		prefetch.Line(&s.slots[min(home+i*lineSlots, len(s.slots)-1)])
-	}
+	prefetch.Slice(s.slots[home:min(home+searchSlots, len(s.slots))])
 	chunks := s.holding.arena.chunks
 	c := &chunks[len(chunks)-1]
 	if n := recordBytes(keyLen, false); c.used+n <= len(c.block.Mem) {

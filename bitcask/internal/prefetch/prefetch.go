@@ -14,16 +14,19 @@ const (
 	maxBytes  = 1 << 10 // about as many lines as a processor can have on their way at once
 )
 
-// Line asks for the cache line at an address.
-func Line[T any](at *T) { line(unsafe.Pointer(at)) }
-
 // Bytes asks for the lines of b, or of its first KiB.
 func Bytes(b []byte) {
-	b = b[:min(len(b), maxBytes)]
-	for i := 0; i < len(b); i += lineBytes {
-		line(unsafe.Pointer(&b[i]))
+	if len(b) == 0 {
+		return
 	}
-	if len(b) > 0 {
-		line(unsafe.Pointer(&b[len(b)-1])) // b need not begin with a line
+	start := unsafe.Pointer(unsafe.SliceData(b))
+	before := int(uintptr(start) % lineBytes) // b need not begin with a line
+	lines(start, (before+min(len(b), maxBytes)+lineBytes-1)/lineBytes)
+}
+
+// Slice is Bytes for other elements.
+func Slice[T any](s []T) {
+	if len(s) > 0 {
+		Bytes(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(s))), len(s)*int(unsafe.Sizeof(s[0]))))
 	}
 }
