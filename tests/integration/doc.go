@@ -1,7 +1,7 @@
 // Package integration tests raftcask from outside: real processes on loopback, killed with SIGKILL, stopped, paused and
 // started again, and asked through the ports and commands that a user has.
 //
-//	go test ./tests/integration                            # everything, four and a half minutes on two cores
+//	go test ./tests/integration                            # everything, three to four and a half minutes on two cores
 //	go test ./tests/integration -run TestRealData -v       # one promise
 //	make chaos                                             # the same faults for as long as CHAOS says
 //	make bugs                                              # mitigations off, one by one: the tests must notice
