@@ -85,9 +85,6 @@ func TestFailedWriteBackEndsWriting(t *testing.T) {
 // What is written back may be lost with its pages, and the end of a log that lost some looks as if it had never been written. So a
 // store syncs now and then whatever its durability: soon where the system does not write back, else after maxUnsyncedBytes.
 func TestUnsyncedStoreIsSyncedNowAndThen(t *testing.T) {
-	if testing.Short() {
-		t.Skip("writes 80 MiB")
-	}
 	for _, unsupported := range []bool{true, false} {
 		fs := vfs.NewFaulty(mappedDisk(), func(op vfs.Op) *vfs.Fault {
 			if op.Kind == vfs.OpWriteBack && unsupported {

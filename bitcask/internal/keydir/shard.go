@@ -2,7 +2,6 @@ package keydir
 
 import (
 	"bytes"
-	"runtime"
 	"sync"
 
 	"github.com/raftcask/raftcask/bitcask/internal/offheap"
@@ -12,9 +11,6 @@ import (
 // An arena is compacted when more than 1/garbageDen of it is garbage: each byte of garbage
 // then costs seven bytes of copying.
 const garbageDen = 8
-
-// pageBytes is the size of most systems' pages; another one costs time only.
-const pageBytes = 4096
 
 // shard is the part of the keys whose hashes share their top bits.
 type shard struct {
@@ -97,19 +93,6 @@ func (s *shard) position(i int) Position {
 func (s *shard) load(i int, it *Item) {
 	at := &s.slots[i]
 	at.load(s.holding.record(at), it)
-}
-
-// touch loads what a put of a new key will need, the slot and the end of the arena: two cache misses at once
-// instead of one after the other.
-func (s *shard) touch(h uint64) {
-	if len(s.slots) == 0 {
-		return
-	}
-	chunks := s.holding.arena.chunks
-	c := &chunks[len(chunks)-1]
-	if c.used%pageBytes != 0 && c.used < len(c.block.Mem) { // a page's first touch should be a write
-		runtime.KeepAlive(uint32(c.block.Mem[c.used]) ^ s.slots[s.slots.home(slotHash(h))].addr)
-	}
 }
 
 // prefetch asks for what a put of a new key will need: the slots where the search begins, and the end of the arena.

@@ -10,8 +10,8 @@ const (
 	minSlots = 8
 	// A table that would be fuller than 7/8 is made again, larger by a tenth and what rounding up adds: an eighth at
 	// most. So 18.3 to 22.6 bytes are taken per key; a miss then looks at 32 slots at worst on average
-	// (Knuth vol. 3, 6.4). A small table grows by half: a store's first half a million keys are put faster by a tenth, and take up to
-	// 9 bytes more each.
+	// (Knuth vol. 3, 6.4). A small table grows by half: a store's first half a million keys are put faster by a few percent, and take up
+	// to 9 bytes more each.
 	maxLoadNum, maxLoadDen = 7, 8
 	smallTableBytes        = 12 << 10
 	slotBytes              = int(unsafe.Sizeof(slot{}))
