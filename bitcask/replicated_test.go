@@ -419,3 +419,63 @@ func TestNodeStartsAfterPowerLossDuringATruncation(t *testing.T) {
 		}
 	}
 }
+
+// TestWriteForgottenBeforeItsCommitStaysReadable: a log that is told to forget more than is committed, as a manifest of a crashed
+// process may tell it, keeps what is not committed from merges.
+func TestWriteForgottenBeforeItsCommitStaysReadable(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, fs, replicatedOptions(fs))
+	key := func(i uint64) string { return fmt.Sprint("key", i%20) }
+	for i := uint64(1); i <= 60; i++ {
+		must(t, s.Append([]Entry{dataEntry(i, 1, 1, key(i), strings.Repeat("v", 100)+fmt.Sprint(i))}))
+	}
+	must(t, s.Commit(10))
+	s.ForgetBefore(51)
+	must(t, s.maintainOnce())
+	must(t, s.Merge(t.Context()))
+	must(t, s.Commit(60))
+	for i := uint64(41); i <= 60; i++ {
+		if v, err := s.Get([]byte(key(i))); err != nil || string(v) != strings.Repeat("v", 100)+fmt.Sprint(i) {
+			t.Fatalf("%s: %.20q, %v", key(i), v, err)
+		}
+	}
+	must(t, s.Close())
+}
+
+// TestSnapshotAfterACutAtTheForgottenEndIsWhole: after a restart a segment has places only for entries that are still
+// needed as log. A cut of all those does not make it an empty segment.
+func TestSnapshotAfterACutAtTheForgottenEndIsWhole(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, fs, replicatedOptions(fs))
+	for i := uint64(1); i <= 10; i++ {
+		must(t, s.Append([]Entry{dataEntry(i, 1, 1, fmt.Sprint("key", i), "value")}))
+	}
+	must(t, s.Commit(8))
+	s.ForgetBefore(9)
+	must(t, saveCheckpoint(s, 1)) // a manifest that knows it
+	must(t, s.Close())
+	s = mustOpen(t, fs, replicatedOptions(fs))
+	must(t, s.TruncateAfter(8))
+	must(t, s.Append([]Entry{dataEntry(9, 2, 2, "key9", "other")}))
+	must(t, s.Commit(9))
+	check := func(s *Store) {
+		t.Helper()
+		for i := 1; i <= 8; i++ {
+			if v, err := s.Get(fmt.Append(nil, "key", i)); err != nil || string(v) != "value" {
+				t.Fatalf("key%d: %q, %v", i, v, err)
+			}
+		}
+		if v, err := s.Get([]byte("key9")); err != nil || string(v) != "other" || s.Len() != 9 {
+			t.Fatalf("key9: %q, %v; %d keys", v, err, s.Len())
+		}
+	}
+	check(s)
+	other := vfs.NewMem()
+	to := mustOpen(t, other, replicatedOptions(other))
+	st, err := receive(t, to, streamOf(t, s))
+	must(t, err)
+	must(t, to.Adopt(st, "1", nil))
+	check(to)
+	must(t, to.Close())
+	must(t, s.Close())
+}

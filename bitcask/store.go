@@ -255,9 +255,9 @@ func (s *Store) editLocked(change func(m *manifest)) error {
 	m := s.disk.manifest
 	m.Segments = append([]segmentMeta(nil), m.Segments...)
 	m.Checkpoints = append([]checkpointMeta(nil), m.Checkpoints...)
+	m.Forgotten = s.log.forgotten.Load() // before the point: nothing is forgotten that is not applied
 	point := s.committer.point.Load()
 	m.AppliedIndex, m.AppliedTerm, m.Cleared, m.Time = point.index, point.term, point.cleared, point.time
-	m.Forgotten = s.log.forgotten.Load()
 	for i := range m.Segments {
 		if m.Segments[i].ID == m.Active {
 			m.Segments[i].Synced = s.appender.synced.Load()

@@ -136,13 +136,17 @@ func (s *Store) dropAbove(index uint64) {
 	l.generation.Add(1)
 	for n := len(l.places) - 1; n >= 0 && l.places[n].first+uint64(len(l.places[n].places)) > index+1; n-- {
 		sp := &l.places[n]
+		seg := sp.segment
 		if sp.first > index {
-			sp.segment.first, sp.segment.last = 0, 0
 			l.places = l.places[:n]
-			continue
+		} else {
+			sp.places = sp.places[:index+1-sp.first]
 		}
-		sp.places = sp.places[:index+1-sp.first]
-		sp.segment.last = index
+		if seg.first > index {
+			seg.first, seg.last = 0, 0
+		} else { // entries that were forgotten have no places, but are there
+			seg.last = index
+		}
 	}
 	l.last = index
 	if index < l.first {
