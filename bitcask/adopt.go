@@ -355,7 +355,7 @@ func (s *Store) switchTo(st *Staging, keys *keydir.Keydir, active *segment, poin
 		seg.acquire()
 		pins[id] = seg
 	}
-	s.replacePinsLocked(pins)
+	s.releaseEach(s.replacePinsLocked(pins))
 	oldKeys.Close()
 	st.closeHints()
 	st.segments = nil

@@ -77,15 +77,23 @@ func (c *Checkpoint) Save(name string, info []byte) error {
 	}
 	meta := c.meta
 	meta.Name, meta.Info = name, slices.Clone(info)
+	before, err := c.saveAs(meta)
+	s.releaseEach(before)
+	return err
+}
+
+// saveAs returns the segments of the checkpoint that was saved before, for the caller to release.
+func (c *Checkpoint) saveAs(meta checkpointMeta) (before []*segment, err error) {
+	s := c.store
 	s.disk.mu.Lock()
 	defer s.disk.mu.Unlock()
 	for _, old := range s.disk.manifest.Checkpoints {
 		if old.AppliedIndex > meta.AppliedIndex {
-			return fmt.Errorf("bitcask: save checkpoint %q at index %d: %q at index %d is newer", name, meta.AppliedIndex, old.Name, old.AppliedIndex)
+			return nil, fmt.Errorf("bitcask: save checkpoint %q at index %d: %q at index %d is newer", meta.Name, meta.AppliedIndex, old.Name, old.AppliedIndex)
 		}
 	}
 	if err := s.editLocked(func(m *manifest) { m.Checkpoints = []checkpointMeta{meta} }); err != nil {
-		return fmt.Errorf("save checkpoint %q: %w", name, err)
+		return nil, fmt.Errorf("save checkpoint %q: %w", meta.Name, err)
 	}
 	pins := make(map[uint32]*segment, len(c.segments))
 	for _, seg := range c.segments {
@@ -93,22 +101,21 @@ func (c *Checkpoint) Save(name string, info []byte) error {
 		seg.retired.Store(false) // a merge may have retired it since the checkpoint was taken; now the manifest names it
 		pins[seg.id] = seg
 	}
-	s.replacePinsLocked(pins)
-	return nil
+	return s.replacePinsLocked(pins), nil
 }
 
-// replacePinsLocked lets go of the segments of the checkpoint before. One that is
+// replacePinsLocked returns the segments of the checkpoint before, to be released. One that is
 // not live either is no longer in the manifest.
-func (s *Store) replacePinsLocked(pins map[uint32]*segment) {
-	old := s.disk.pinned
-	s.disk.pinned = pins
+func (s *Store) replacePinsLocked(pins map[uint32]*segment) (before []*segment) {
 	live := s.liveSegments()
-	for id, seg := range old {
+	for id, seg := range s.disk.pinned {
 		if pins[id] == nil && live[id] == nil {
 			seg.retired.Store(true)
 		}
-		seg.release(s.fs, s.path)
+		before = append(before, seg)
 	}
+	s.disk.pinned = pins
+	return before
 }
 
 // Checkpoints lists the saved checkpoints.

@@ -2,8 +2,11 @@ package bitcask
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -149,3 +152,57 @@ func TestTruncationDuringAMerge(t *testing.T) {
 }
 
 // B2: no readers; is the manifest still true?
+
+// TestWritersDoNotWaitForFilesToBeRemoved: it takes a file system long to remove a large file. Neither a merge nor a saved
+// checkpoint holds a lock meanwhile that sealing a segment needs.
+func TestWritersDoNotWaitForFilesToBeRemoved(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		remove func(s *Store) error
+	}{
+		{"merge", func(s *Store) error { return s.Merge(t.Context()) }},
+		{"checkpoint", func(s *Store) error {
+			return errors.Join(saveCheckpoint(s, 1), s.Merge(t.Context()), saveCheckpoint(s, 2))
+		}},
+	} {
+		removing, goOn := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		var opened atomic.Bool
+		fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) *vfs.Fault {
+			if opened.Load() && op.Kind == vfs.OpRemove && filepath.Base(op.Name) == "00000001.seg" {
+				once.Do(func() { close(removing) })
+				<-goOn
+			}
+			return nil
+		})
+		s := mustOpen(t, fs, tinyOptions(fs))
+		opened.Store(true)
+		for range 40 {
+			must(t, s.Put([]byte("k"), make([]byte, 100)))
+		}
+		removed := make(chan error, 1)
+		go func() { removed <- c.remove(s) }()
+		select {
+		case <-removing:
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: no file is removed", c.name)
+		}
+		written := make(chan error, 1)
+		go func() {
+			var err error
+			for range 40 {
+				err = errors.Join(err, s.Put([]byte("k"), make([]byte, 100)))
+			}
+			written <- err
+		}()
+		select {
+		case err := <-written:
+			must(t, err)
+		case <-time.After(time.Minute):
+			t.Fatalf("%s: writers wait for a file that is being removed", c.name)
+		}
+		close(goOn)
+		must(t, <-removed)
+		must(t, s.Close())
+	}
+}

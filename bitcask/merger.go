@@ -334,11 +334,19 @@ func (m *merger) install() error {
 func (s *Store) retire(segments []*segment) {
 	s.readers.wait() // for those who found a record there before
 	s.disk.mu.Lock()
-	defer s.disk.mu.Unlock()
 	for _, seg := range segments {
 		if s.disk.pinned[seg.id] != seg {
 			seg.retired.Store(true)
 		}
+	}
+	s.disk.mu.Unlock()
+	s.releaseEach(segments)
+}
+
+// releaseEach is better called without a lock that writers may wait for: removing a file of hundreds of megabytes takes some
+// ten milliseconds.
+func (s *Store) releaseEach(segments []*segment) {
+	for _, seg := range segments {
 		seg.release(s.fs, s.path)
 	}
 }
