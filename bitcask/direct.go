@@ -60,6 +60,7 @@ func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt in
 	if err := s.reserve(at + need); err != nil {
 		return err
 	}
+	s.populateAhead(at + need)
 	index := s.nextIndex()
 	h := s.published.Load().keys.Prefetch(key) // what the encoding leaves time for
 	a.active.mapping.prefetch(at, at+need)
@@ -73,7 +74,6 @@ func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt in
 	a.active.size.Store(at + need)
 	a.crc = crc
 	s.show(index, at, flags, h, key, expireAt, size)
-	s.populateAhead()
 	s.writeBackSoon()
 	s.succeedWrite()
 	return nil

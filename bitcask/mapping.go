@@ -34,6 +34,8 @@ type mapping struct {
 	mem  atomic.Pointer[[]byte] // nil: read with pread
 	// writable tells that the map takes writes. Only the appender touches it.
 	writable bool
+	// populated is how far the pages of a writable map are ready.
+	populated atomic.Int64
 }
 
 // open maps the file once, for bytes up to limit. A file that cannot be mapped (no
