@@ -96,7 +96,7 @@ func TestMergedSegmentIsNotMergedAgain(t *testing.T) {
 	for i := range 400 {
 		must(t, s.Put([]byte(fmt.Sprint("key", i%100)), make([]byte, 100)))
 	}
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	merges := 0
 	for inputs := s.pickMerge(); len(inputs) > 0; inputs = s.pickMerge() {
 		if merges++; merges > 50 {

@@ -28,7 +28,7 @@ func smallStore(t *testing.T) (*vfs.Mem, map[string]string) {
 			must(t, s.Merge(t.Context()))
 		}
 	}
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	must(t, s.Close())
 	return fs, h.acked
 }

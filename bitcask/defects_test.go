@@ -123,7 +123,7 @@ func mixedStore(t *testing.T, fs vfs.FS) (*Store, *history) {
 		must(t, h.do(s, change{key: fmt.Sprint("k", n%9), value: fmt.Sprint(n, strings.Repeat("x", 90))}))
 	}
 	must(t, h.do(s, change{key: "k1", delete: true}))
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	return s, h
 }
 
@@ -631,7 +631,7 @@ func TestAccountsAreExactAfterMergesAndReopening(t *testing.T) {
 		must(t, h.do(s, randomChange(rng, n)...))
 		check("after a write")
 		if n%7 == 0 {
-			must(t, s.buildHints())
+			must(t, s.buildHints(s.ctx))
 			must(t, mergeSome(s, rng))
 			check("after a merge")
 		}
@@ -650,7 +650,7 @@ func TestMergeNeverTakesTheActiveSegment(t *testing.T) {
 	must(t, s.Put([]byte("k"), []byte("1")))
 	must(t, s.Put([]byte("k"), []byte("2")))
 	active := s.liveSegments()[s.activeID()]
-	if slices.Contains(s.pickMerge(), active) || s.mergeable(active, s.activeID()) {
+	if slices.Contains(s.pickMerge(), active) || slices.Contains(s.mergeables(), active) {
 		t.Fatal("a merge would take the active segment")
 	}
 	for _, group := range s.mergePlan() {
@@ -658,6 +658,45 @@ func TestMergeNeverTakesTheActiveSegment(t *testing.T) {
 			t.Fatal("a merge of all would take the active segment")
 		}
 	}
+	must(t, s.Close())
+}
+
+// TestMergeNeverTakesASegmentThatIsJustBeginning: while segments are sealed one after the other, what may be merged is never the
+// one that takes the writes.
+func TestMergeNeverTakesASegmentThatIsJustBeginning(t *testing.T) {
+	fs := vfs.NewMem()
+	o := tinyOptions(fs)
+	o.Durability = Never
+	s := mustOpen(t, fs, o)
+	stop := make(chan struct{})
+	written := make(chan error, 1)
+	go func() {
+		for {
+			select {
+			case <-stop:
+				written <- nil
+				return
+			default:
+			}
+			if err := s.Put([]byte("k"), make([]byte, 1500)); err != nil {
+				written <- err
+				return
+			}
+		}
+	}()
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); {
+		list, active := s.mergeables(), s.activeID()
+		for _, seg := range list {
+			if seg.id == active {
+				t.Fatal("a merge would take the active segment")
+			}
+		}
+		if len(list) > 100 {
+			must(t, s.mergeSegments(t.Context(), list))
+		}
+	}
+	close(stop)
+	must(t, <-written)
 	must(t, s.Close())
 }
 

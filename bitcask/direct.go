@@ -51,7 +51,7 @@ func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt in
 		size += 8
 	}
 	need := frameBytes(batchHeaderBytes + size)
-	if at := a.active.size.Load(); at+need > s.opts.SegmentBytes && at > segmentHeaderBytes {
+	if s.sealsBefore(a.active.size.Load(), need) {
 		if err := s.rotate(); err != nil {
 			return err
 		}
@@ -75,6 +75,7 @@ func (s *Store) writeOneLocked(flags recordFlags, key, value []byte, expireAt in
 	a.crc = crc
 	s.show(index, at, flags, h, key, expireAt, size)
 	s.writeBackSoon()
+	s.watchSpace()
 	s.succeedWrite()
 	return nil
 }

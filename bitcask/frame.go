@@ -200,6 +200,15 @@ func (r *frameReader) next() (frame, error) {
 	return f, nil
 }
 
+// buffered tells whether the next frame was read already, so that reading it leaves those before it valid.
+func (r *frameReader) buffered() bool {
+	have := r.bufAt + int64(len(r.buf)) - r.offset
+	if r.offset < r.bufAt || have < frameHeaderBytes {
+		return false
+	}
+	return have >= frameBytes(int(binary.LittleEndian.Uint32(r.buf[r.offset-r.bufAt:])))
+}
+
 // peek returns n bytes at r.offset, reading ahead for the frames to come.
 func (r *frameReader) peek(n int64) ([]byte, error) {
 	if n > r.limit-r.offset {

@@ -34,7 +34,7 @@ func someSealed(t *testing.T, s *Store) {
 	for n := range 40 {
 		must(t, s.Put(fmt.Append(nil, "k", n%7), make([]byte, 200)))
 	}
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	must(t, s.keepReserve())
 }
 
@@ -160,7 +160,7 @@ func TestStoreOpensOnAFullDisk(t *testing.T) {
 		for n := range 40 {
 			must(t, write(n))
 		}
-		must(t, s.buildHints())
+		must(t, s.buildHints(s.ctx))
 		must(t, s.Merge(t.Context()))
 		want := contents(t, s)
 		fs := disk.KillClone()
@@ -186,7 +186,7 @@ func TestStoreOpensOnAFullDisk(t *testing.T) {
 		}
 		fs.SetLimit(0)
 		must(t, write(41))
-		must(t, s.buildHints())
+		must(t, s.buildHints(s.ctx))
 		for _, seg := range s.liveSegments() {
 			if seg.id != s.activeID() && !seg.hinted.Load() {
 				t.Errorf("segment %d has no hint although there is room", seg.id)

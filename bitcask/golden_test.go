@@ -110,7 +110,7 @@ func writeGoldenReplicated(t *testing.T, dir string) {
 	must(t, s.Commit(6))
 	must(t, s.Append(goldenLog()[6:]))
 	s.ForgetBefore(3)
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	must(t, s.Close())
 }
 

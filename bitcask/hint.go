@@ -89,7 +89,7 @@ type hintWriter struct {
 	keys   []byte // the open key block
 	places []byte // the open place block
 	at     int64
-	synced int64
+	writes writeOut
 	spend  func(bytes int64) error // of the segment that the hint is made from; nil: no budget
 }
 
@@ -101,7 +101,7 @@ func newHintWriter(fs vfs.FS, dir string, seg *segment) (*hintWriter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create the hint of segment %d: %w", seg.id, err)
 	}
-	w.file = file
+	w.file, w.writes = file, writeOut{file: file}
 	return w, nil
 }
 
@@ -148,12 +148,8 @@ func (w *hintWriter) flush(kind uint32, block *[]byte) error {
 	}
 	w.at += int64(hintBlockHeader + len(*block))
 	*block = (*block)[:0]
-	if w.at-w.synced < syncStepBytes {
-		return nil
-	}
-	w.synced = w.at
-	if err := w.file.Sync(); err != nil {
-		return &syncError{fmt.Errorf("sync the hint of segment %d: %w", w.id, err)}
+	if err := w.writes.upTo(w.at); err != nil {
+		return fmt.Errorf("write the hint of segment %d: %w", w.id, err)
 	}
 	return nil
 }

@@ -38,6 +38,7 @@ func (s *Store) PutFrom(key []byte, r io.Reader, size int64, ttl time.Duration) 
 	if err != nil {
 		return err
 	}
+	s.space.stall.wait(s.ctx)
 	s.appender.mu.Lock()
 	defer s.appender.mu.Unlock()
 	err = s.writeFrameLocked(f)
@@ -86,7 +87,7 @@ func (s *Store) writeFrameLocked(f *soloFrame) error {
 		return err
 	}
 	need := frameBytes(len(f.bytes) - frameHeaderBytes)
-	if at := a.active.size.Load(); at+need > s.opts.SegmentBytes && at > segmentHeaderBytes {
+	if s.sealsBefore(a.active.size.Load(), need) {
 		if err := s.rotate(); err != nil {
 			return err
 		}
@@ -112,6 +113,7 @@ func (s *Store) writeFrameLocked(f *soloFrame) error {
 	}
 	s.show(index, at, f.flags, s.published.Load().keys.Prefetch(f.key), f.key, f.expireAt, f.recordSize)
 	s.writeBackSoon()
+	s.watchSpace()
 	s.succeedWrite()
 	return nil
 }

@@ -32,8 +32,9 @@ type appender struct {
 	// syncing is held while the active file is synced: of two syncs at once the kernel tells only
 	// one about a failure.
 	syncing sync.Mutex
-	// How far the active segment was asked to be written back, was written back, and its map was asked to be touched.
-	asked, writtenBack, populated int64
+	// How far the active segment was asked to be written back, was written back, its map was asked to be touched, and the
+	// occupancy was looked at.
+	asked, writtenBack, populated, watched int64
 }
 
 // logIndex finds entries on disk. A store that is not replicated leaves places
@@ -118,7 +119,7 @@ func (s *Store) appendLocked(entries []Entry) error {
 		}
 		need := frameBytes(len(e.Data) + len(e.Ext))
 		at := a.active.size.Load() + int64(len(a.buf))
-		rotate := at+need > s.opts.SegmentBytes && at > segmentHeaderBytes
+		rotate := s.sealsBefore(at, need)
 		if rotate || (len(run) > 0 && int64(len(a.buf))+need > maxWriteBytes) {
 			if err := s.flush(run, crc); err != nil {
 				return err
@@ -194,6 +195,7 @@ func (s *Store) flush(run []*pendingEntry, crc uint32) error {
 	}
 	s.enter(run)
 	s.writeBackSoon()
+	s.watchSpace()
 	s.succeedWrite()
 	return nil
 }
@@ -345,7 +347,7 @@ func (s *Store) rotate() error {
 func (a *appender) begin(seg *segment) {
 	a.active, a.crc, a.allocated = seg, seg.seed, segmentHeaderBytes
 	a.synced.Store(segmentHeaderBytes)
-	a.asked, a.writtenBack, a.populated = 0, 0, 0
+	a.asked, a.writtenBack, a.populated, a.watched = 0, 0, 0, 0
 }
 
 // settle enters the last entry of a segment that was the active one, if nobody did.

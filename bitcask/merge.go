@@ -1,6 +1,7 @@
 package bitcask
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -40,48 +41,98 @@ func (s *Store) maintainOnce() error {
 			return err
 		}
 	}
-	if err := s.buildHints(); err != nil {
-		return err
-	}
+	var damage, noReserve error
 	for s.ctx.Err() == nil && s.poison.Load() == nil {
-		var inputs []*segment
-		if s.opts.Merge.Window.contains(s.opts.Now()) {
-			inputs = s.pickMerge()
-		}
-		if len(inputs) == 0 {
-			return s.keepReserve()
-		}
-		if err := s.mergeSegments(s.ctx, inputs); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// buildHints makes the missing hints of sealed, committed segments.
-func (s *Store) buildHints() error {
-	s.merging.Lock() // one writer of a hint; nothing is adopted or merged away meanwhile
-	defer s.merging.Unlock()
-	var damage error
-	for _, seg := range sortedSegments(s.liveSegments()) {
-		if seg.hinted.Load() || seg.damaged.Load() || !s.committed(seg) {
-			continue
-		}
-		if err := s.writable(); err != nil {
-			return err
-		}
-		// Faster than merges: without its hint a segment is read as a whole at the next opening, and is not merged.
-		budget := pace{bytesPerSecond: 4 * s.opts.Merge.BytesPerSecond, began: time.Now()}
-		err := s.buildHintPaced(s.path, seg, func(n int64) error { return budget.spend(s.ctx, n) })
+		more, err := s.maintainNext()
 		switch {
 		case errors.Is(err, ErrCorrupt):
-			seg.damaged.Store(true) // reported once; the others get theirs
-			damage = errors.Join(damage, err)
+			damage = errors.Join(damage, err) // that file is left alone from now on
 		case err != nil:
-			return s.failWrite(fmt.Errorf("write a hint: %w", err))
+			return errors.Join(damage, err)
+		}
+		noReserve = s.keepReserve() // each time: under load there is always more
+		if !more {
+			break
+		}
+	}
+	return errors.Join(damage, noReserve)
+}
+
+// maintainNext makes one hint or does one merge, and tells whether there was anything to do. Hints come first, for the next
+// opening is waiting for them; but not while merges cannot keep up: what is mostly dead will need none.
+func (s *Store) maintainNext() (more bool, err error) {
+	steps := []func() (bool, error){s.hintNext, s.mergeNext}
+	if s.mergeHaste() > 1 {
+		slices.Reverse(steps)
+	}
+	for _, step := range steps {
+		if more, err := step(); more || err != nil {
+			return more, err
+		}
+	}
+	return false, nil
+}
+
+func (s *Store) mergeNext() (more bool, err error) {
+	if !s.opts.Merge.Window.contains(s.opts.Now()) {
+		return false, nil
+	}
+	inputs := s.pickMerge()
+	if len(inputs) == 0 {
+		return false, nil
+	}
+	err = s.mergeSegments(s.ctx, inputs)
+	s.endStall()
+	return true, err
+}
+
+// buildHints makes the missing hints of segments that are sealed and committed by now. What is damaged gets none, and is reported
+// at the end.
+func (s *Store) buildHints(ctx context.Context) error {
+	var damage error
+	for _, seg := range sortedSegments(s.liveSegments()) {
+		if _, err := s.hintFor(ctx, seg); errors.Is(err, ErrCorrupt) {
+			damage = errors.Join(damage, err)
+		} else if err != nil {
+			return errors.Join(damage, err)
 		}
 	}
 	return damage
+}
+
+// hintNext makes the oldest missing hint.
+func (s *Store) hintNext() (made bool, err error) {
+	for _, seg := range sortedSegments(s.liveSegments()) {
+		if made, err := s.hintFor(s.ctx, seg); made || err != nil {
+			return made, err
+		}
+	}
+	return false, nil
+}
+
+// hintFor makes the hint of a segment that needs one. A segment that proves to be damaged is reported once.
+func (s *Store) hintFor(ctx context.Context, seg *segment) (made bool, err error) {
+	if seg.hinted.Load() || seg.damaged.Load() || !s.committed(seg) {
+		return false, nil
+	}
+	s.merging.Lock() // one writer of a hint; nothing is adopted or merged away meanwhile
+	defer s.merging.Unlock()
+	if seg.hinted.Load() || s.liveSegments()[seg.id] != seg {
+		return false, nil
+	}
+	if err := s.writable(); err != nil {
+		return false, err
+	}
+	budget := newPace(s.hintRate)
+	err = s.buildHintPaced(s.path, seg, func(n int64) error { return budget.spend(ctx, n) })
+	switch {
+	case errors.Is(err, ErrCorrupt):
+		seg.damaged.Store(true)
+		return true, err
+	case err != nil:
+		return false, s.failWrite(fmt.Errorf("write a hint: %w", err))
+	}
+	return true, nil
 }
 
 // committed tells whether seg is sealed and all of it is committed.
@@ -89,7 +140,12 @@ func (s *Store) committed(seg *segment) bool {
 	active := s.activeID()
 	s.log.mu.RLock()
 	defer s.log.mu.RUnlock()
-	return seg.id != active && (seg.kind == mergedSegment || seg.last <= s.committer.point.Load().index)
+	return seg.id != active && s.committedLocked(seg)
+}
+
+// committedLocked is for a sealed segment, and the holder of log.mu.
+func (s *Store) committedLocked(seg *segment) bool {
+	return seg.kind == mergedSegment || seg.last <= s.committer.point.Load().index
 }
 
 func (s *Store) activeID() uint32 {
@@ -98,86 +154,86 @@ func (s *Store) activeID() uint32 {
 	return s.disk.manifest.Active
 }
 
-// mergeable tells whether seg may be rewritten: sealed, hinted (so committed),
-// and not needed as log any more.
-func (s *Store) mergeable(seg *segment, active uint32) bool {
-	if seg.id == active || !seg.hinted.Load() || seg.damaged.Load() {
-		return false
-	}
-	return seg.kind == mergedSegment || !s.opts.Replicated || seg.last <= s.log.forgotten.Load()
+// mergeables are the segments that may be rewritten, oldest first: sealed, committed, and not needed as log any more.
+func (s *Store) mergeables() []*segment {
+	segments := sortedSegments(s.liveSegments())
+	active := s.activeID() // afterwards: a segment that is not in the set yet cannot be taken for a sealed one
+	s.log.mu.RLock()
+	defer s.log.mu.RUnlock()
+	return slices.DeleteFunc(segments, func(seg *segment) bool { return !s.mergeableLocked(seg, active) })
+}
+
+// mergeableLocked is for the holder of log.mu.
+func (s *Store) mergeableLocked(seg *segment, active uint32) bool {
+	return seg.id != active && !seg.damaged.Load() && s.committedLocked(seg) &&
+		(seg.kind == mergedSegment || !s.opts.Replicated || seg.last <= s.log.forgotten.Load())
 }
 
 // pickMerge chooses the inputs of the next background merge, none if no segment passes a
 // trigger. Their live records fit one output segment, and the output is
 // smaller than they are: a segment that cannot shrink is not picked.
 func (s *Store) pickMerge() []*segment {
-	policy, active := &s.opts.Merge, s.activeID()
-	var candidates []*segment
-	triggered, small := false, 0
-	for _, seg := range sortedSegments(s.liveSegments()) {
-		if !s.mergeable(seg, active) {
-			continue
-		}
-		size, dead := seg.size.Load()-segmentHeaderBytes, seg.deadBytes()+s.droppableTombstones(seg)
-		percent := int(dead * 100 / max(1, size))
-		isSmall := size < policy.SmallFileBytes
-		if isSmall {
-			small++
-		}
-		if percent >= policy.FragmentationTrigger || dead >= policy.DeadBytesTrigger {
+	policy, o := &s.opts.Merge, s.occupancy()
+	target := s.segmentTarget(o)
+	smallBytes := min(policy.SmallFileBytes, target/4) // four fit one output, which is not small for ever
+	triggered, threshold := false, policy.FragmentationThreshold
+	if s.debt(o) >= 1 {
+		triggered, threshold = true, min(threshold, int(100*o.due/o.mergeable)) // no fewer than the average: there are such segments
+	}
+	var candidates, small []mergeCandidate
+	for _, seg := range s.mergeables() {
+		c := mergeCandidate{seg, seg.size.Load() - segmentHeaderBytes, seg.deadBytes() + s.droppableTombstones(seg)}
+		if c.percent() >= policy.FragmentationTrigger || c.dead >= policy.DeadBytesTrigger {
 			triggered = true
 		}
-		if isSmall || percent >= policy.FragmentationThreshold || dead >= policy.DeadBytesThreshold {
-			candidates = append(candidates, seg)
+		switch {
+		case c.size < smallBytes:
+			small = append(small, c)
+		case c.percent() >= threshold || c.dead >= policy.DeadBytesThreshold:
+			candidates = append(candidates, c)
 		}
 	}
-	if !triggered && small < 4 {
+	if !triggered {
+		if len(small) < 4 {
+			return nil
+		}
+		candidates = nil
+	}
+	slices.SortStableFunc(candidates, func(a, b mergeCandidate) int { return cmp.Compare(b.deadShare(), a.deadShare()) }) // emptiest first
+	slices.SortStableFunc(small, func(a, b mergeCandidate) int { return cmp.Compare(a.size-a.dead, b.size-b.dead) })
+	var inputs []*segment
+	var left, dead int64
+	for _, c := range append(candidates, small...) {
+		if len(inputs) > 0 && left+c.size-c.dead > target {
+			continue
+		}
+		left += c.size - c.dead
+		dead += c.dead
+		inputs = append(inputs, c.segment)
+	}
+	if len(inputs) == 1 && dead == 0 {
 		return nil
 	}
-	slices.SortStableFunc(candidates, func(a, b *segment) int { // emptiest first
-		return int(min(1, max(-1, a.liveBytes.Load()-b.liveBytes.Load())))
-	})
-	var live int64
-	for i, seg := range candidates {
-		live += seg.size.Load() - segmentHeaderBytes - seg.deadBytes()
-		if i > 0 && live > s.opts.SegmentBytes {
-			candidates = candidates[:i]
-			break
-		}
-	}
-	if len(candidates) == 1 && candidates[0].deadBytes()+s.droppableTombstones(candidates[0]) == 0 {
-		return nil
-	}
-	return candidates
+	return inputs
 }
 
-// mergeHaste is 1 while there is not much to merge, and up to maxMergeHaste when dead bytes come in faster: a limit that
-// lets the disk fill up would be none. So much faster than Merge.BytesPerSecond a merge may be, and so much more it writes
-// between two syncs, which on a slow disk would hold it up more than the limit does.
-func (s *Store) mergeHaste() int64 {
-	active := s.activeID()
-	var live, dead int64
-	for _, seg := range s.liveSegments() {
-		live += seg.liveBytes.Load()
-		if s.mergeable(seg, active) {
-			dead += seg.deadBytes()
-		}
-	}
-	// One segment of garbage is no reason to hurry, however little is alive.
-	debt := float64(dead) / float64(max(live, s.opts.SegmentBytes))
-	return int64(min(max(1, 1+(maxMergeHaste-1)*2*(debt-0.75)), maxMergeHaste))
+type mergeCandidate struct {
+	*segment
+	size, dead int64
 }
 
-// maxMergeHaste is reached when five quarters as much is dead as is alive; haste begins at three quarters, as it costs the
-// foreground: a store under uniform overwrites stays below that if its merges keep up.
-const maxMergeHaste = 8
+func (c *mergeCandidate) deadShare() float64 { return float64(c.dead) / float64(max(1, c.size)) }
+func (c *mergeCandidate) percent() int       { return int(c.dead * 100 / max(1, c.size)) }
 
 // droppableTombstones are those of a segment older than all others: nothing is
 // left that they could shadow.
 func (s *Store) droppableTombstones(seg *segment) int64 {
+	segments := s.liveSegments()
 	active := s.activeID() // all in it is newer
-	for _, other := range s.liveSegments() {
-		if other != seg && other.id != active && other.first != 0 && other.first < seg.last {
+	s.log.mu.RLock()
+	defer s.log.mu.RUnlock()
+	for _, other := range segments {
+		if other != seg && other.id != active && other.first < seg.last {
 			return 0
 		}
 	}
@@ -210,15 +266,12 @@ func (s *Store) mergeAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.buildHints(); err != nil {
-		return err
-	}
 	for _, inputs := range s.mergePlan() {
 		if err := s.mergeSegments(ctx, inputs); err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.buildHints(ctx) // of what was not merged
 }
 
 // mergePlan groups all segments that hold anything dead, so that the live records
@@ -227,13 +280,13 @@ func (s *Store) mergePlan() [][]*segment {
 	var plan [][]*segment
 	var group []*segment
 	var live int64
-	active := s.activeID()
-	for _, seg := range sortedSegments(s.liveSegments()) {
-		if !s.mergeable(seg, active) || seg.deadBytes()+seg.tombstoneBytes.Load() == 0 {
+	target := s.segmentTarget(s.occupancy())
+	for _, seg := range s.mergeables() {
+		if seg.deadBytes()+seg.tombstoneBytes.Load() == 0 {
 			continue
 		}
 		size := seg.size.Load() - segmentHeaderBytes - seg.deadBytes()
-		if len(group) > 0 && live+size > s.opts.SegmentBytes {
+		if len(group) > 0 && live+size > target {
 			plan, group, live = append(plan, group), nil, 0
 		}
 		group, live = append(group, seg), live+size

@@ -31,14 +31,14 @@ func TestOverwrittenValueStaysGoneAfterAnAbortedMerge(t *testing.T) {
 	must(t, s.rotate())
 	s.appender.mu.Unlock()
 	must(t, s.Put([]byte("z"), []byte("z")))
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	now = now.Add(time.Hour)
 	segs := sortedSegments(s.liveSegments())
 	B := segs[1]
 	// first attempt: fails after the record was looked at (a full disk at the output; here: stop before install)
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &merger{store: s, ctx: ctx, inputs: []*segment{B}, isIn: map[uint32]bool{B.id: true}, oldestElse: 1, now: s.mergeTime()}
-	m.budget = pace{bytesPerSecond: 1, began: time.Now()}
+	m.budget = newPace(func() float64 { return 1 })
 	cancel2 := time.AfterFunc(50*time.Millisecond, cancel)
 	defer cancel2.Stop()
 	err = m.copyLive() // the budget waits, the context ends

@@ -97,7 +97,7 @@ func TestMergesAtStartAreNoStorm(t *testing.T) {
 	})
 }
 
-// TestMergesHurryWhenGarbageComesFaster: there is no haste up to three quarters as many dead bytes as live ones, and it grows from there.
+// TestMergesHurryWhenGarbageComesFaster: there is no haste up to half as many dead bytes as live ones, and it grows from there.
 func TestMergesHurryWhenGarbageComesFaster(t *testing.T) {
 	fs := vfs.NewMem()
 	o := tinyOptions(fs)
@@ -109,19 +109,19 @@ func TestMergesHurryWhenGarbageComesFaster(t *testing.T) {
 	seal(t, s)
 	last := s.mergeHaste()
 	if last != 1 {
-		t.Fatalf("a store without garbage is merged in haste %d", last)
+		t.Fatalf("a store without garbage is merged in haste %g", last)
 	}
 	for n := range 300 {
 		must(t, s.Put(fmt.Append(nil, "k", n%200), make([]byte, 1000)))
-		must(t, s.buildHints())
+		must(t, s.buildHints(s.ctx))
 		st, haste := s.Stats(), s.mergeHaste()
-		if haste < last || haste > maxMergeHaste || (st.DeadBytes < st.LiveBytes*3/4 && haste != 1) {
-			t.Fatalf("with %d bytes dead and %d alive the haste goes from %d to %d", st.DeadBytes, st.LiveBytes, last, haste)
+		if haste < last || haste > maxMergeHaste || (st.DeadBytes < st.LiveBytes/2 && haste != 1) {
+			t.Fatalf("with %d bytes dead and %d alive the haste goes from %g to %g", st.DeadBytes, st.LiveBytes, last, haste)
 		}
 		last = haste
 	}
 	if last != maxMergeHaste {
-		t.Fatalf("with more dead than alive the haste is %d", last)
+		t.Fatalf("with more dead than alive the haste is %g", last)
 	}
 	must(t, s.Close())
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"slices"
-	"time"
 
 	"github.com/raftcask/raftcask/bitcask/internal/keydir"
 )
@@ -28,11 +27,10 @@ type merger struct {
 	crc    uint32
 	frame  []byte // room for a header, then the records of the open frame
 	count  uint32
-	synced int64 // out is synced up to here
-	// syncStep bytes are written between two syncs.
-	syncStep int64
-	moved    []movedKey // what out holds
-	keys     keyArena   // of moved
+	writes writeOut
+	read   []readRecord // and not copied yet
+	moved  []movedKey   // what out holds
+	keys   keyArena     // of moved
 	// expired leave the keydir with install, not before: a merge that is given up must find them again.
 	expired []expiredKey
 	budget  pace
@@ -41,9 +39,16 @@ type merger struct {
 // movedKey is a record that was copied. It has no pointer, and all of them together one piece of memory: a million
 // small objects would keep the garbage collector busy while the foreground waits for it.
 type movedKey struct {
-	version      uint64
+	from         keydir.Position
 	offset, size uint32 // in the output
 	key          keyRef
+}
+
+// readRecord is one record of the inputs.
+type readRecord struct {
+	pendingRecord
+	value []byte // its CRC was checked with the frame
+	hash  keydir.Hash
 }
 
 // keyArena keeps copies of keys in large pieces.
@@ -73,11 +78,21 @@ func (a keyArena) get(r keyRef) []byte { return a[r.chunk][r.at:][:r.length] }
 
 type expiredKey struct {
 	key []byte
-	it  keydir.Item
+	at  keydir.Position
 	seg *segment
 }
 
-const mergeFrameBytes = 256 << 10
+const (
+	mergeFrameBytes = 256 << 10
+	// mergeStepBytes are read before their records are copied.
+	mergeStepBytes   = 32 << 10
+	mergeStepRecords = 1 << 10 // of a frame that has more
+	// mergeLookahead is how many records are sought in the keydir before the first of them is looked at: about as many
+	// as a processor waits for at a time.
+	mergeLookahead = 16
+	// moveCostBytes is what could be read while a key of the keydir is pointed at its copy, about.
+	moveCostBytes = 128
+)
 
 // mergeSegments replaces inputs by one segment with their live records. Order:
 // output synced, its hint synced, the directory synced, the log synced (an old
@@ -87,13 +102,14 @@ func (s *Store) mergeSegments(ctx context.Context, inputs []*segment) (err error
 	s.merging.Lock()
 	defer s.merging.Unlock()
 	m := &merger{store: s, ctx: ctx, inputs: inputs, isIn: map[uint32]bool{}, oldestElse: math.MaxUint64, now: s.mergeTime()}
-	haste := s.mergeHaste()
-	m.syncStep = haste * syncStepBytes
-	m.budget = pace{bytesPerSecond: haste * s.opts.Merge.BytesPerSecond, began: time.Now()}
+	m.budget = newPace(s.mergeRate)
 	set, active := s.liveSegments(), s.activeID()
 	for _, seg := range inputs {
 		if set[seg.id] != seg {
 			return nil // adopted away meanwhile
+		}
+		if seg.id == active {
+			return fmt.Errorf("merge: segment %d is the active one", seg.id)
 		}
 		m.isIn[seg.id] = true
 	}
@@ -162,57 +178,92 @@ func (m *merger) copySegment(seg *segment) error {
 		if err := m.ctx.Err(); err != nil {
 			return err
 		}
-		f, err := r.next()
+		n, err := m.copyStep(seg, r, p)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if err := p.parseFrame(seg, &f); err != nil {
-			return &CorruptError{File: seg.name, Offset: f.offset, Reason: err.Error()}
-		}
-		for i := range p.records {
-			if err := m.copyRecord(seg, &f, &p.records[i]); err != nil {
-				return err
-			}
-		}
-		if err := m.budget.spend(m.ctx, f.size()); err != nil {
+		if err := m.budget.spend(m.ctx, n); err != nil {
 			return err
 		}
 	}
 }
 
+// copyStep reads frames, at least one, and no more than are valid together, and copies what lives in them. n is how many bytes
+// it read.
+func (m *merger) copyStep(seg *segment, r *frameReader, p *pendingEntry) (n int64, err error) {
+	for n == 0 || (n < mergeStepBytes && r.buffered()) {
+		f, err := r.next()
+		if err != nil {
+			return n, err
+		}
+		if err := p.parseFrame(seg, &f); err != nil {
+			return n, &CorruptError{File: seg.name, Offset: f.offset, Reason: err.Error()}
+		}
+		for _, rec := range p.records {
+			end := int(rec.offset) - int(f.offset) - frameHeaderBytes + int(rec.size)
+			value := f.data[:end][end-valueLen(rec.size, len(rec.key), rec.expireAt, seg.kind == mergedSegment):]
+			if m.read = append(m.read, readRecord{pendingRecord: rec, value: value}); len(m.read) == mergeStepRecords {
+				if err := m.copyRead(seg); err != nil {
+					return n, err
+				}
+			}
+		}
+		n += f.size()
+	}
+	return n, m.copyRead(seg)
+}
+
+// copyRead looks a few records ahead: most of what a merge does would else be to wait for the keydir's memory.
+func (m *merger) copyRead(seg *segment) error {
+	keys := m.store.visible.keys
+	defer func() { m.read = m.read[:0] }()
+	sought := 0
+	for i := range m.read {
+		for ; sought < min(i+mergeLookahead, len(m.read)); sought++ {
+			m.read[sought].hash = keys.Seek(m.read[sought].key)
+		}
+		if err := m.copyRecord(seg, &m.read[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // copyRecord keeps a record that the keydir points at, and a tombstone that may
 // still shadow something. An expired record acts as a tombstone.
-func (m *merger) copyRecord(seg *segment, f *frame, r *pendingRecord) error {
+func (m *merger) copyRecord(seg *segment, r *readRecord) error {
 	if r.flags&flagClear != 0 {
 		return nil // the manifest carries the last clear
 	}
 	keys := m.store.visible.keys
-	it, exists := keys.Get(r.key)
-	tombstone := r.flags&flagDelete != 0
-	if !tombstone {
-		if !exists || it.Segment != seg.id || it.Offset != r.offset {
+	from := keydir.Position{Segment: seg.id, Offset: r.offset, Size: r.size}
+	if r.flags&flagDelete == 0 {
+		if !keys.Holds(r.hash, from.Segment, from.Offset) {
 			return nil
 		}
 		if !(Item{ExpireAt: r.expireAt}).Expired(m.now) {
-			rec := f.data[int(r.offset)-int(f.offset)-frameHeaderBytes:][:r.size] // its CRC was checked with the frame
-			return m.add(r, rec[int(r.size)-valueLen(r.size, len(r.key), r.expireAt, seg.kind == mergedSegment):], 0)
+			return m.add(r, from, 0)
 		}
-		m.expired = append(m.expired, expiredKey{slices.Clone(r.key), it, seg})
+		m.expired = append(m.expired, expiredKey{slices.Clone(r.key), from, seg})
 	}
 	if r.version < m.store.committer.point.Load().cleared || r.version <= m.oldestElse {
 		return nil // nothing is left that it could shadow
 	}
-	if exists && it.Version > r.version {
+	if it, exists := keys.Get(r.key); exists && it.Version > r.version {
 		return nil // the newer record shadows what this one would
 	}
-	return m.add(r, nil, flagDelete)
+	return m.add(r, from, flagDelete)
 }
 
-// add puts a record into the output's open frame.
-func (m *merger) add(r *pendingRecord, value []byte, deleted recordFlags) error {
+// add puts a record into the output's open frame, or a tombstone of its key.
+func (m *merger) add(r *readRecord, from keydir.Position, deleted recordFlags) error {
+	value := r.value
+	if deleted != 0 {
+		value = nil
+	}
 	if m.out == nil {
 		if err := m.begin(); err != nil {
 			return err
@@ -242,7 +293,7 @@ func (m *merger) add(r *pendingRecord, value []byte, deleted recordFlags) error 
 	if deleted != 0 {
 		m.out.tombstoneBytes.Add(int64(k.size))
 	} else {
-		m.moved = append(m.moved, movedKey{version: k.version, offset: k.offset, size: k.size, key: m.keys.add(k.key)})
+		m.moved = append(m.moved, movedKey{from: from, offset: k.offset, size: k.size, key: m.keys.add(k.key)})
 	}
 	return m.hint.addKey(k)
 }
@@ -254,7 +305,7 @@ func (m *merger) begin() error {
 		return err
 	}
 	out.retired.Store(true) // until the manifest names it
-	m.out, m.crc = out, out.seed
+	m.out, m.crc, m.writes = out, out.seed, writeOut{file: out.file}
 	m.frame = append(m.frame, make([]byte, frameHeaderBytes)...)
 	var live int64
 	for _, seg := range m.inputs {
@@ -277,11 +328,10 @@ func (m *merger) flushFrame() error {
 	}
 	m.out.size.Store(at + int64(len(m.frame)))
 	m.crc, m.frame, m.count = h.crc, m.frame[:frameHeaderBytes], 0
-	if m.out.size.Load()-m.synced < m.syncStep {
-		return nil
+	if err := m.writes.upTo(m.out.size.Load()); err != nil {
+		return fmt.Errorf("write segment %d: %w", m.out.id, err)
 	}
-	m.synced = m.out.size.Load()
-	return m.syncOutput()
+	return nil
 }
 
 func (m *merger) syncOutput() error {
@@ -307,17 +357,24 @@ func (m *merger) install() error {
 		m.abort()
 		return err
 	}
+	rate := s.mergeRate() // now: what is being installed is no debt any more
+	m.budget.rate = func() float64 { return rate }
+	for _, seg := range m.inputs {
+		seg.installing.Store(true)
+	}
 	if m.out != nil {
+		m.out.installing.Store(true)
+		defer m.out.installing.Store(false)
 		m.out.retired.Store(false)
 		s.setSegments(func(set map[uint32]*segment) { set[m.out.id] = m.out })
 		if m.out.last < s.committer.point.Load().cleared {
 			m.out.tombstoneBytes.Store(0) // a clear overtook the merge
 		}
-		m.swapKeys()
+		m.moveKeys()
 	}
 	for _, e := range m.expired {
-		if s.visible.keys.DeleteIf(e.key, e.it.Position) {
-			e.seg.addLive(-int64(e.it.Size))
+		if s.visible.keys.DeleteIf(e.key, e.at) {
+			e.seg.addLive(-int64(e.at.Size))
 		}
 	}
 	s.setSegments(func(set map[uint32]*segment) {
@@ -360,22 +417,20 @@ func (s *Store) mergeTime() int64 {
 	return s.Now()
 }
 
-// swapKeys points the keydir at the copies. A key that was written meanwhile keeps
+// moveKeys points the keydir at the copies. A key that was written meanwhile keeps
 // its newer place; its copy is dead from the start.
-func (m *merger) swapKeys() {
-	s := m.store
+func (m *merger) moveKeys() {
+	keys := m.store.visible.keys
+	sought := 0
 	for i := range m.moved {
-		k := &m.moved[i]
-		key := m.keys.get(k.key)
-		it, ok := s.visible.keys.Get(key)
-		if !ok || it.Version != k.version || !m.isIn[it.Segment] {
-			continue
+		for ; sought < min(i+mergeLookahead, len(m.moved)); sought++ {
+			keys.Seek(m.keys.get(m.moved[sought].key))
 		}
-		to := it
-		to.Position = keydir.Position{Segment: m.out.id, Offset: k.offset, Size: k.size}
-		if s.visible.keys.Swap(key, it.Position, to) {
+		k := &m.moved[i]
+		if keys.Move(m.keys.get(k.key), k.from, keydir.Position{Segment: m.out.id, Offset: k.offset, Size: k.size}) {
 			m.out.addLive(int64(k.size))
 		}
+		_ = m.budget.spend(m.ctx, moveCostBytes) // no waiting any more when the context has ended
 	}
 }
 

@@ -56,7 +56,8 @@ type Options struct {
 	SyncInterval time.Duration
 	// SegmentBytes at which a segment is sealed and the next one begun; default
 	// 256 MiB, at most 1 GiB. Smaller segments are merged sooner, larger ones
-	// need fewer files. A segment is also the extra space that a merge takes.
+	// need fewer files. While much is dead (a quarter of what is alive), segments are sealed and merged into ones of an eighth of what is alive, but
+	// not less than 1/16 of SegmentBytes. A segment is also the extra space that a merge takes.
 	SegmentBytes int64
 	// MaxValueBytes of one value; default 8 MiB, at most 64 MiB. Larger values
 	// are refused with ErrTooLarge.
@@ -82,14 +83,16 @@ type Options struct {
 	Now func() time.Time
 }
 
-// MergePolicy decides which segments a merge rewrites. The names are those of
+// MergePolicy decides which segments a merge rewrites, and how fast. Most names are those of
 // Basho's Bitcask. A merge starts when a sealed segment passes a trigger; every
-// segment that passes a threshold joins it, as long as the output fits one segment. A segment that cannot shrink is never
-// taken alone.
+// segment that passes a threshold joins it, the emptiest first, as long as the output is one segment. When the store as a whole
+// passes SpaceTrigger, the segments that are emptier than the average are merged whatever their own triggers say. A segment
+// that cannot shrink is never taken alone.
 //
-// The defaults: at 60 % dead a merge frees 1.5 bytes for each that it writes. Under uniform overwrites a segment is
-// then on average two thirds alive, so space amplification is about 1.5 and write amplification below 2; at 80 % they would be
-// 2.0 and 1.3, at 40 % 1.3 and 2.5. Segments at 40 % join because the merge is running anyway and their
+// The defaults: under uniform overwrites a segment that is merged when it is 60 % dead frees 1.5 bytes for each that is written,
+// and the store as a whole is then about half as much dead as alive, which is SpaceTrigger. So with frames, hints and
+// a merge under way it takes 1.7 to 1.9 times its live records on disk, and writes each byte about twice (make bench-merge); higher
+// triggers take more space and write less. Segments at 40 % join because the merge is running anyway and their
 // garbage would be merged soon. Dead bytes count in halves and quarters of a segment, where Basho has 512 and 128 MiB for
 // files of 2 GiB: what may be wasted follows the size of a file. Four small segments start a merge: each
 // costs a descriptor and a hint, and a merge of fewer would run after every restart.
@@ -103,19 +106,25 @@ type MergePolicy struct {
 	// DeadBytesTrigger and DeadBytesThreshold; default half and a quarter of
 	// SegmentBytes.
 	DeadBytesTrigger, DeadBytesThreshold int64
-	// SmallFileBytes: sealed segments below this join a merge, and several of
-	// them start one; default 1/16 of SegmentBytes.
+	// SpaceTrigger is the dead bytes of the segments that may be merged, in percent of all live bytes, or of SegmentBytes if less is alive;
+	// default 50. From here on merges go faster than BytesPerSecond, up to 64 times as fast at 1.1 times the trigger; beyond that, puts
+	// are held up, some milliseconds at a time and a second at most, by how fast merges may be. Delete never is, nor is anything
+	// when background merges are off or out of their Window, or the store is Replicated. A high value takes space instead.
+	SpaceTrigger int
+	// SmallFileBytes: sealed segments below this join a merge, and four of
+	// them start one; default 1/16 of SegmentBytes, and never more than a quarter of an output.
 	SmallFileBytes int64
-	// BytesPerSecond limits how fast a merge reads; default 64 MiB/s. More reclaims sooner and disturbs the
-	// foreground more. The limit rises, up to eightfold, as the dead bytes go from three quarters of the live ones to
-	// five: space stays bounded when garbage comes faster.
+	// BytesPerSecond limits how fast a merge reads while there is not much to reclaim; default 8 MiB/s. More reclaims sooner and disturbs
+	// the foreground more: with two busy processors, p99 of synced puts was 0.9 to 1.3 times that without a merge at 8 MiB/s, 1.1 to 2.5 at 16, and
+	// 3 at 64. See SpaceTrigger for what happens when that is too slow. Store.Merge keeps to it too. Hints of sealed segments are made
+	// at 32 times the limit.
 	BytesPerSecond int64
 	// Window is the time of day in which background merges may begin; default always. What began in it
 	// runs to its end, and a full disk is merged at any time. A narrow window needs room for the dead bytes of a day.
 	Window MergeWindow
 	// ReserveBytes of disk are kept aside, so that a merge can run on a full one; default
 	// SegmentBytes, negative for none. It is never more than the sealed segments
-	// hold. With less than a segment's live records, that segment must wait for room.
+	// hold, or twice the largest of them. With less than a segment's live records, that segment must wait for room.
 	ReserveBytes int64
 }
 
@@ -169,11 +178,12 @@ func (o *Options) withDefaults() (Options, error) {
 	setDefault(&c.OpenWorkers, runtime.GOMAXPROCS(0))
 	setDefault(&c.Merge.FragmentationTrigger, 60)
 	setDefault(&c.Merge.FragmentationThreshold, 40)
+	setDefault(&c.Merge.SpaceTrigger, 50)
 	setDefault(&c.Merge.DeadBytesTrigger, c.SegmentBytes/2)
 	setDefault(&c.Merge.DeadBytesThreshold, c.SegmentBytes/4)
 	setDefault(&c.Merge.SmallFileBytes, c.SegmentBytes/16)
 	setDefault(&c.Merge.ReserveBytes, c.SegmentBytes)
-	setDefault(&c.Merge.BytesPerSecond, int64(64*mib))
+	setDefault(&c.Merge.BytesPerSecond, int64(8*mib))
 	c.Scrub.setDefaults()
 	if c.FS == nil {
 		c.FS = vfs.OS()
@@ -201,6 +211,8 @@ func (o *Options) validate() error {
 		return fmt.Errorf("bitcask: option SyncInterval: %s is negative", o.SyncInterval)
 	case o.Merge.FragmentationThreshold > o.Merge.FragmentationTrigger || o.Merge.DeadBytesThreshold > o.Merge.DeadBytesTrigger:
 		return fmt.Errorf("bitcask: option Merge: a threshold above its trigger would start merges that never end")
+	case o.Merge.SpaceTrigger < 0:
+		return fmt.Errorf("bitcask: option Merge.SpaceTrigger: %d %% is negative", o.Merge.SpaceTrigger)
 	case o.Merge.BytesPerSecond < 0:
 		return fmt.Errorf("bitcask: option Merge.BytesPerSecond: %d is negative", o.Merge.BytesPerSecond)
 	case o.Scrub.BytesPerSecond < 0 || o.Scrub.Interval < 0:

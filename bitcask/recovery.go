@@ -314,7 +314,7 @@ func (l *loader) scanTail(seg *segment, onEntry func(f *frame, p *pendingEntry))
 	}
 	if active {
 		seg.size.Store(r.offset)
-		s.appender.active, s.appender.crc, s.appender.allocated = seg, r.crc, r.limit
+		s.appender.active, s.appender.crc, s.appender.allocated, s.appender.watched = seg, r.crc, r.limit, r.offset
 	}
 	return nil
 }

@@ -15,7 +15,7 @@ func seal(t *testing.T, s *Store) *segment {
 	sealed := s.appender.active
 	err := s.rotate()
 	s.appender.mu.Unlock()
-	must(t, errors.Join(err, s.buildHints()))
+	must(t, errors.Join(err, s.buildHints(s.ctx)))
 	return sealed
 }
 

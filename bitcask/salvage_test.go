@@ -96,7 +96,7 @@ func TestSalvageOfADamagedMiddle(t *testing.T) {
 	for i := range 40 {
 		put(fmt.Sprint("k", i), 3)
 	}
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	must(t, s.Close())
 	if victim != tombstone || victim.id == s.disk.manifest.Active {
 		t.Fatal("the test needs all of it in one sealed segment")
@@ -190,7 +190,7 @@ func TestSalvageWithoutFiles(t *testing.T) {
 		must(t, s.Put([]byte(key), []byte(value)))
 		want[key] = value
 	}
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	must(t, s.Close())
 
 	fs := original.KillClone()

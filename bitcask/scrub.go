@@ -108,7 +108,7 @@ func (s *Store) scrubEvery() {
 		case <-next.C:
 		}
 		began := time.Now()
-		budget := pace{bytesPerSecond: policy.BytesPerSecond, began: began}
+		budget := newPace(func() float64 { return float64(policy.BytesPerSecond) })
 		_, err := s.scrubPass(s.ctx, func(n int64) error { return budget.spend(s.ctx, n) })
 		if err != nil && s.ctx.Err() == nil {
 			s.logger.Error("scrub failed", "dir", s.path, "error", err)

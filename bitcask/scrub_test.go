@@ -182,7 +182,7 @@ func TestScrubKeepsItsBudget(t *testing.T) {
 		for i := range 70 {
 			must(t, s.Put(fmt.Append(nil, "k", i), make([]byte, 64<<10)))
 		}
-		must(t, s.buildHints())
+		must(t, s.buildHints(s.ctx))
 		sealed := int64(0)
 		for _, seg := range s.liveSegments() {
 			if s.committed(seg) {
@@ -236,7 +236,7 @@ func TestUnreadableSectorIsDamageAndNotTheEnd(t *testing.T) {
 	for i := range 200 {
 		must(t, s.Put(fmt.Append(nil, "k", i), make([]byte, 500)))
 	}
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	seg := sortedSegments(s.liveSegments())[0]
 	bad := int64(20 << 10)
 	seg.file = &badSector{File: seg.file, at: bad}

@@ -81,6 +81,7 @@ type segment struct {
 	cleared     uint64 // the last clear record in it, 0 for none
 	hinted      atomic.Bool
 	damaged     atomic.Bool // a merge met bytes that do not parse
+	installing  atomic.Bool // a merge is pointing the keydir from here to there
 	retired     atomic.Bool // no longer in the manifest: remove it when unreferenced
 }
 

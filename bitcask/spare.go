@@ -30,8 +30,8 @@ type spareRoom struct {
 	lent   atomic.Bool
 }
 
-// keepReserve brings the file to the size that the largest merge may need now: the
-// sealed segments, at most Merge.ReserveBytes. Without room for that it stays as it is.
+// keepReserve brings the file to the size that the largest merge may need now: twice the largest
+// segment, at most Merge.ReserveBytes. Without room for that it stays as it is.
 func (s *Store) keepReserve() error {
 	r := &s.spare
 	want := s.reserveWanted()
@@ -67,17 +67,19 @@ func (s *Store) reserveWanted() int64 {
 	if s.opts.Merge.ReserveBytes < 0 {
 		return 0
 	}
-	var sealed int64
+	var sealed, largest int64
+	segments := s.liveSegments()
 	active := s.activeID()
-	for _, seg := range s.liveSegments() {
+	for _, seg := range segments {
 		if seg.id != active {
 			sealed += seg.size.Load()
 		}
+		largest = max(largest, seg.size.Load()) // on a full disk the active one is sealed and merged too
 	}
 	if sealed == 0 {
 		return 0
 	}
-	return min(sealed, s.opts.Merge.ReserveBytes) + reserveSlack
+	return min(sealed, 2*largest, s.opts.Merge.ReserveBytes) + reserveSlack // one segment at a time is merged there, and needs a hint
 }
 
 // sizeReserve gives the file its size. Its contents do not matter, so nothing is
@@ -179,8 +181,8 @@ func (s *Store) mergeOnFullDisk(ctx context.Context, minDeadPercent int64) error
 		return err
 	}
 	var inputs []*segment
-	for _, seg := range sortedSegments(s.liveSegments()) {
-		if s.committed(seg) && s.forgotten(seg) && !seg.damaged.Load() && worth(seg) {
+	for _, seg := range s.mergeables() {
+		if worth(seg) {
 			inputs = append(inputs, seg)
 		}
 	}
@@ -193,9 +195,4 @@ func (s *Store) mergeOnFullDisk(ctx context.Context, minDeadPercent int64) error
 		}
 	}
 	return nil
-}
-
-// forgotten tells whether no entry of seg is needed as log any more.
-func (s *Store) forgotten(seg *segment) bool {
-	return seg.kind == mergedSegment || !s.opts.Replicated || seg.last <= s.log.forgotten.Load()
 }

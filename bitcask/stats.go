@@ -24,10 +24,12 @@ type Stats struct {
 	Pending        int // entries appended and not committed
 	Merges         uint64
 	MergedBytes    int64 // written by merges
-	Syncs          SyncHistogram
-	Poisoned       bool
-	DiskFull       bool
-	Scrub          ScrubStats
+	// WriteStalls is how long writers were held up in all, because dead bytes came faster than merges could go.
+	WriteStalls time.Duration
+	Syncs       SyncHistogram
+	Poisoned    bool
+	DiskFull    bool
+	Scrub       ScrubStats
 }
 
 // SyncBuckets are the upper bounds of SyncHistogram, in seconds.
@@ -72,7 +74,8 @@ func (h *syncStats) snapshot() SyncHistogram {
 func (s *Store) Stats() Stats {
 	st := Stats{
 		Syncs: s.syncs.snapshot(), Merges: s.syncs.merges.Load(), MergedBytes: s.syncs.mergedBytes.Load(),
-		Poisoned: s.poison.Load() != nil, DiskFull: s.full.Load(), AppliedIndex: s.committer.point.Load().index,
+		WriteStalls: time.Duration(s.space.stall.total.Load()),
+		Poisoned:    s.poison.Load() != nil, DiskFull: s.full.Load(), AppliedIndex: s.committer.point.Load().index,
 	}
 	s.committer.queue.Lock()
 	st.Pending = len(s.committer.pending)

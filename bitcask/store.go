@@ -34,6 +34,7 @@ type Store struct {
 	disk      diskState
 	commits   groupCommit
 	spare     spareRoom
+	space     spaceWatch
 	direct    direct
 
 	// visible guards what readers see. Commit holds it for the memory work of one
@@ -85,6 +86,7 @@ func Open(dir string, options *Options) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{path: dir, opts: opts, fs: opts.FS, logger: opts.Logger, wake: make(chan struct{}, 1), writeNow: make(chan struct{}, 1), populate: make(chan populateRequest, 1)}
+	s.space.sealAt = opts.SegmentBytes
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {

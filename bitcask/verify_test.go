@@ -66,7 +66,7 @@ func TestVerifyFindsAHintThatDoesNotFitItsSegment(t *testing.T) {
 	for i := range 20 {
 		must(t, s.Put([]byte{byte(i)}, make([]byte, 200)))
 	}
-	must(t, s.buildHints())
+	must(t, s.buildHints(s.ctx))
 	seg := sortedSegments(s.liveSegments())[0]
 	w, err := newHintWriter(fs, "db", seg)
 	must(t, err)

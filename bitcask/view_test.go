@@ -52,7 +52,7 @@ func TestReadOnlyOpenShowsEveryAcknowledgedWrite(t *testing.T) {
 		case 0:
 			must(t, mergeSome(s, rng))
 		case 1:
-			must(t, s.buildHints())
+			must(t, s.buildHints(s.ctx))
 		case 2:
 			must(t, saveCheckpoint(s, n))
 		}

@@ -52,6 +52,7 @@ func (s *Store) PutWithTTL(key, value []byte, ttl time.Duration) error {
 }
 
 func (s *Store) put(key, value []byte, expireAt int64) error {
+	s.space.stall.wait(s.ctx)
 	if s.writesDirect() {
 		if err := checkKey(key); err != nil {
 			return err
@@ -92,6 +93,7 @@ func (s *Store) Write(b *Batch) error {
 	if b.Len() == 0 {
 		return nil
 	}
+	s.space.stall.wait(s.ctx)
 	r := s.commits.request()
 	r.batch = b
 	return s.commits.do(r)

@@ -138,18 +138,42 @@ func (d *Keydir) PutIfNewer(key []byte, it Item) (old Item, existed, stored bool
 	return old, existed, stored
 }
 
-// Swap stores an item if the key is there at exactly the position from.
-func (d *Keydir) Swap(key []byte, from Position, to Item) bool {
-	d.check(key, &to)
+// Seek begins to load what Holds will look at, and returns at once: of some twenty keys that are sought before the first
+// is asked for, nobody waits for memory.
+func (d *Keydir) Seek(key []byte) Hash {
+	h := d.hash(key)
+	s := d.shard(h)
+	s.mu.RLock()
+	s.seek(h)
+	s.mu.RUnlock()
+	return Hash(h)
+}
+
+// Holds tells whether a key of hash h has its record at this place on disk. There is one key at a place, so that the key itself
+// need not be looked at.
+func (d *Keydir) Holds(h Hash, segment, offset uint32) bool {
+	s := d.shard(uint64(h))
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.holds(uint64(h), segment, offset)
+}
+
+// Move changes the place of a key's record, if it is from; version and expiry stay.
+func (d *Keydir) Move(key []byte, from, to Position) bool {
 	h := d.hash(key)
 	s := d.shard(h)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i, ok := s.find(h, key)
-	if !ok || s.position(i) != from {
+	if !ok {
 		return false
 	}
-	s.replace(d, i, h, key, &to)
+	var it Item
+	if s.load(i, &it); it.Position != from {
+		return false
+	}
+	it.Position = to
+	s.replace(d, i, h, key, &it)
 	return true
 }
 

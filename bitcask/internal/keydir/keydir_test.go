@@ -156,11 +156,15 @@ func modelStep(t *testing.T, rng *rand.Rand, d *Keydir, model map[string]Item, k
 	}
 	switch rng.IntN(4) {
 	case 0:
-		if got := d.Swap(k, from, it); got != hit {
-			t.Fatalf("Swap %x: %v, want %v", key, got, hit)
+		if got := d.Holds(d.Seek(k), from.Segment, from.Offset); got != hit {
+			t.Fatalf("Holds %x: %v, want %v", key, got, hit)
+		}
+		if got := d.Move(k, from, it.Position); got != hit {
+			t.Fatalf("Move %x: %v, want %v", key, got, hit)
 		}
 		if hit {
-			model[key] = it
+			want.Position = it.Position
+			model[key] = want
 		}
 	case 1:
 		if rng.IntN(3) == 0 {
@@ -322,7 +326,7 @@ func TestEverythingIsSafeAfterClose(t *testing.T) {
 	if _, _, stored := d.PutIfNewer([]byte("key 1"), Item{}); stored || d.Len() != 0 {
 		t.Fatal("stored after Close")
 	}
-	if _, ok := d.Delete([]byte("key 1")); ok || d.DeleteIf([]byte("key 1"), Position{}) || d.Swap([]byte("key 1"), Position{}, Item{}) {
+	if _, ok := d.Delete([]byte("key 1")); ok || d.DeleteIf([]byte("key 1"), Position{}) || d.Move([]byte("key 1"), Position{}, Position{}) {
 		t.Fatal("changed after Close")
 	}
 	d.DropTombstones()

@@ -95,13 +95,37 @@ func (s *shard) load(i int, it *Item) {
 	at.load(s.holding.record(at), it)
 }
 
+// holds tells whether a slot with the hash h leads to this place on disk.
+func (s *shard) holds(h uint64, segment, offset uint32) bool {
+	if len(s.slots) == 0 {
+		return false
+	}
+	hash := slotHash(h)
+	for i := s.slots.home(hash); ; i = s.slots.next(i) {
+		at := &s.slots[i]
+		if at.addr == 0 {
+			return false
+		}
+		if at.hash == hash && at.segment == segment && at.offset == offset {
+			return true
+		}
+	}
+}
+
+// seek asks for the slots where the search for a hash begins.
+func (s *shard) seek(h uint64) {
+	if len(s.slots) > 0 {
+		home := s.slots.home(slotHash(h))
+		prefetch.Slice(s.slots[home:min(home+searchSlots, len(s.slots))])
+	}
+}
+
 // prefetch asks for what a put of a new key will need: the slots where the search begins, and the end of the arena.
 func (s *shard) prefetch(h uint64, keyLen int) {
 	if len(s.slots) == 0 {
 		return
 	}
-	home := s.slots.home(slotHash(h))
-	prefetch.Slice(s.slots[home:min(home+searchSlots, len(s.slots))])
+	s.seek(h)
 	chunks := s.holding.arena.chunks
 	c := &chunks[len(chunks)-1]
 	if n := recordBytes(keyLen, false); c.used+n <= len(c.block.Mem) {
