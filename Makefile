@@ -50,7 +50,7 @@ bench: build deps ## side by side with Redis; writes bench/results/<date>-cluste
 bench-embedded: ## the engine beside other embedded stores; writes bench/results/<date>-embedded.md and plots (about 12 minutes)
 	cd bench && go run ./embedded
 
-bench-merge: ## gets, puts and disk space beside merges; writes bench/results/<date>-merge.md (about 8 minutes)
+bench-merge: ## gets, puts and disk space beside merges; writes bench/results/<date>-merge.md (about 10 minutes)
 	cd bench && go run ./merge
 
 bench-failover: build ## for how long nobody can write when the leader goes; writes bench/results/<date>-failover.md (about 15 minutes)

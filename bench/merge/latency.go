@@ -32,10 +32,8 @@ var loads = []load{
 
 // latencies of one load, without and with a merge.
 type latencies struct {
-	load      load
-	get, put  [2]histogram
-	mergedMiB float64 // that merges wrote in the phases that were measured, about
-	took      time.Duration
+	load     load
+	get, put [2]histogram
 }
 
 // latency takes turns: make garbage, measure one phase without a merge and one with, or the other way round.
@@ -62,7 +60,7 @@ func latency(ctx context.Context, dir string, l load, o options) (_ *latencies, 
 		}
 		phases := []func() error{
 			func() error { return f.phase(ctx, s, l, o, rng.Uint64(), 0) },
-			func() error { return f.whileMerging(ctx, s, l, o, rng.Uint64()) },
+			func() error { return f.whileMerging(ctx, s, l, o, rng.Uint64(), round+1 < o.rounds) },
 		}
 		for i := range phases {
 			if err := phases[(i+round)%2](); err != nil {
@@ -73,22 +71,26 @@ func latency(ctx context.Context, dir string, l load, o options) (_ *latencies, 
 	return f, nil
 }
 
-// whileMerging measures one phase, and waits for the end of the merge.
-func (f *latencies) whileMerging(ctx context.Context, s *bitcask.Store, l load, o options, seed uint64) error {
+// whileMerging measures one phase. The merge goes on to its end if there are more phases like this, else it is given up.
+func (f *latencies) whileMerging(ctx context.Context, s *bitcask.Store, l load, o options, seed uint64, toEnd bool) error {
+	merging, giveUp := context.WithCancel(ctx)
+	defer giveUp()
 	phase, done := context.WithCancel(ctx)
 	defer done()
 	merged := make(chan error, 1)
-	before := s.Stats().MergedBytes
 	go func() {
-		merged <- s.Merge(ctx)
+		merged <- s.Merge(merging)
 		done() // a merge that ends early ends the phase
 	}()
-	began := time.Now()
 	err := f.phase(phase, s, l, o, seed, 1)
-	f.took += time.Since(began)
-	err = errors.Join(err, <-merged)
-	f.mergedMiB += float64(s.Stats().MergedBytes-before) / (1 << 20)
-	return err
+	if !toEnd {
+		giveUp()
+	}
+	mergeErr := <-merged
+	if !toEnd && errors.Is(mergeErr, context.Canceled) {
+		mergeErr = nil
+	}
+	return errors.Join(err, mergeErr)
 }
 
 // phase runs the foreground for a while.

@@ -54,12 +54,12 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.dir, "dir", ".", "where the data directories are made: the disk to measure")
 	fs.StringVar(&o.out, "out", "", "result file (default results/<date>-merge.md)")
 	fs.IntVar(&o.keys, "keys", 1_000_000, "keys in the store, values of 256 bytes")
-	fs.IntVar(&o.rounds, "rounds", 4, "turns of each load")
+	fs.IntVar(&o.rounds, "rounds", 2, "turns of each load")
 	fs.StringVar(&o.only, "only", "", `"latency" or "space": one half of it`)
 	fs.StringVar(&o.load, "load", "", "only loads whose names contain this")
 	fs.Int64Var(&o.segment, "segment", 256<<20, "bytes of a segment")
 	fs.IntVar(&o.turns, "turns", 8, "how often all keys are overwritten to measure space")
-	seconds := fs.Float64("seconds", 3, "length of a phase")
+	seconds := fs.Float64("seconds", 8, "length of a phase")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}

@@ -34,6 +34,7 @@ type spaces struct {
 	reserveMiB         float64 // beside them, for a full disk
 	putPerSecond       float64
 	writeAmplification float64 // bytes written by puts and merges : by puts
+	stalled            float64 // part of the time that writers were held up
 }
 
 func space(ctx context.Context, dir string, l spaceLoad, o options) (_ *spaces, err error) {
@@ -71,9 +72,11 @@ func space(ctx context.Context, dir string, l spaceLoad, o options) (_ *spaces, 
 		f.highest = max(f.highest, a)
 	}
 	group.Wait()
-	f.putPerSecond = float64(done.Load()) / time.Since(began).Seconds()
+	took := time.Since(began)
+	f.putPerSecond = float64(total) / took.Seconds()
 	f.reserveMiB = float64(sizes(dir, "RESERVE")) / (1 << 20)
 	st := s.Stats()
+	f.stalled = st.WriteStalls.Seconds() / took.Seconds()
 	put := float64(total) * float64(st.LiveBytes) / float64(st.Keys)
 	f.writeAmplification = (put + float64(st.MergedBytes)) / put
 	if e := failed.Load(); e != nil {
