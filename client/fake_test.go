@@ -40,6 +40,7 @@ type fakeNode struct {
 
 	mu       sync.Mutex
 	listener net.Listener
+	stopped  bool
 	conns    map[net.Conn]struct{}
 	script   func(args []string) string
 	seen     [][]string // commands that reached the script
@@ -77,7 +78,7 @@ func (f *fakeNode) start() {
 		listener = tls.NewListener(listener, f.tls)
 	}
 	f.mu.Lock()
-	f.listener, f.addr = listener, listener.Addr().String()
+	f.listener, f.addr, f.stopped = listener, listener.Addr().String(), false
 	f.mu.Unlock()
 	f.running.Go(func() {
 		for {
@@ -87,6 +88,9 @@ func (f *fakeNode) start() {
 			}
 			f.mu.Lock()
 			f.conns[conn] = struct{}{}
+			if f.stopped { // it was accepted before the listener was closed
+				_ = conn.Close()
+			}
 			f.mu.Unlock()
 			f.running.Go(func() { f.serve(conn) })
 		}
@@ -97,6 +101,7 @@ func (f *fakeNode) start() {
 func (f *fakeNode) stop() {
 	f.mu.Lock()
 	_ = f.listener.Close()
+	f.stopped = true
 	f.mu.Unlock()
 	f.cutAll()
 	f.running.Wait()
