@@ -2,7 +2,7 @@ package bitcask
 
 import "time"
 
-// Four things keep a store near the space that its live records take, each for when those before it are not enough. While much
+// Three things keep a store near the space that its live records take, each for when those before it are not enough. While much
 // is dead, segments are small against what is alive, so that what cannot be merged yet is little. From Merge.SpaceTrigger on the
 // emptiest segments are merged though none passes a trigger of its own, and merges hurry. At last writers wait
 // for them (write stall).
