@@ -52,6 +52,10 @@ var rules = []rule{
 		reason:   "the sick machine of the integration tests is one more file system; no product package imports it (TestProductHasNoFaults)",
 	},
 	{
+		packages: "internal/vfs/vfstest",
+		reason:   "a disk for tests: it needs mount and mkfs, and no product package needs it",
+	},
+	{
 		packages: "bitcask",
 		own:      []string{"internal/vfs", "bitcask/internal/..."},
 		others:   []string{xxhash, xSys},
