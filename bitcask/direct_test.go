@@ -19,7 +19,7 @@ func TestUnsyncedStoreOnAFullDiskRecovers(t *testing.T) {
 	s := mustOpen(t, fs, o)
 	someSealed(t, s)
 	fs.SetLimit(fs.Used() + 40_000)
-	want := fillDisk(t, s)
+	want := fillDisk(t, s, 200)
 	if got := contents(t, s); !maps.Equal(got, want) {
 		t.Fatalf("on the full disk the store holds %v, should hold %v", got, want)
 	}

@@ -12,11 +12,11 @@ import (
 
 // fillDisk overwrites a few keys until the disk is full, and returns what the store
 // must hold then.
-func fillDisk(t *testing.T, s *Store) map[string]string {
+func fillDisk(t *testing.T, s *Store, valueBytes int) map[string]string {
 	t.Helper()
 	want := map[string]string{}
 	for n := range 100_000 {
-		key, value := fmt.Sprint("k", n%7), fmt.Sprintf("%d %s", n, strings.Repeat("w", 200))
+		key, value := fmt.Sprint("k", n%7), fmt.Sprintf("%d %s", n, strings.Repeat("w", valueBytes))
 		err := s.Put([]byte(key), []byte(value))
 		if errors.Is(err, ErrNoSpace) {
 			return want
@@ -58,7 +58,7 @@ func TestMergeRunsOnAFullDisk(t *testing.T) {
 			s := mustOpen(t, fs, o)
 			someSealed(t, s)
 			fs.SetLimit(fs.Used() + 40_000)
-			want := fillDisk(t, s)
+			want := fillDisk(t, s, 200)
 			if got := contents(t, s); !maps.Equal(got, want) {
 				t.Fatalf("on the full disk the store holds %v, should hold %v", got, want)
 			}
@@ -97,6 +97,23 @@ func TestMergeRunsOnAFullDisk(t *testing.T) {
 	}
 }
 
+// TestFullDiskMergesAStoreWithALargeManifest: as one with thousands of segments has. A merge writes a second one.
+func TestFullDiskMergesAStoreWithALargeManifest(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, fs, tinyOptions(fs))
+	c, err := s.Checkpoint()
+	must(t, err)
+	must(t, c.Save("large", make([]byte, 2*reserveSlack)))
+	c.Release()
+	someSealed(t, s)
+	fs.SetLimit(fs.Used() + 300_000)
+	fillDisk(t, s, 200)
+	fs.SetLimit(fs.Used())
+	must(t, s.Merge(t.Context()))
+	must(t, s.Put([]byte("k"), []byte("there is room")))
+	must(t, s.Close())
+}
+
 // TestFullDiskNeverEndsAStoreOfDeadBytes: a store that writes for ever over few keys
 // goes on for ever on a small disk.
 func TestFullDiskNeverEndsAStoreOfDeadBytes(t *testing.T) {
@@ -105,7 +122,7 @@ func TestFullDiskNeverEndsAStoreOfDeadBytes(t *testing.T) {
 	someSealed(t, s)
 	fs.SetLimit(fs.Used() + 30_000)
 	for range 12 {
-		want := fillDisk(t, s)
+		want := fillDisk(t, s, 200)
 		must(t, s.maintainOnce())
 		if got := contents(t, s); !maps.Equal(got, want) {
 			t.Fatalf("the store holds %v, should hold %v", got, want)

@@ -124,7 +124,7 @@ type MergePolicy struct {
 	Window MergeWindow
 	// ReserveBytes of disk are kept aside, so that a merge can run on a full one; default
 	// SegmentBytes, negative for none. It is never more than the sealed segments
-	// hold, or twice the largest of them. With less than a segment's live records, that segment must wait for room.
+	// hold, or twice the largest of them, and the manifest and 64 KiB beside. With less than a segment's live records, that segment must wait for room.
 	ReserveBytes int64
 }
 

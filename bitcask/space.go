@@ -61,9 +61,12 @@ const (
 	smallestBytes = 4 << 10 // beside the header
 )
 
-// segmentTarget is how large segments should be while much is dead.
+// segmentTarget is how large segments should be while much is dead, and merges go on.
 func (s *Store) segmentTarget(o occupancy) int64 {
 	limit := s.opts.SegmentBytes
+	if s.opts.Merge.Disabled {
+		return limit
+	}
 	return min(limit, max(o.live/segmentsOfLive, limit/smallestShare, smallestBytes))
 }
 

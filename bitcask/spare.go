@@ -17,8 +17,8 @@ import (
 // again: they would only eat what the next merge needs.
 const reserveName = "RESERVE"
 
-// reserveSlack is for what comes beside the records: headers, the manifest, and the
-// rounding of the file system.
+// reserveSlack is for what comes beside the records: headers, what the manifest grows by until
+// the reserve is looked at again, and the rounding of the file system.
 const reserveSlack = 64 << 10
 
 // spareRoom is the reserve.
@@ -34,7 +34,10 @@ type spareRoom struct {
 // segment, at most Merge.ReserveBytes. Without room for that it stays as it is.
 func (s *Store) keepReserve() error {
 	r := &s.spare
-	want := s.reserveWanted()
+	want, err := s.reserveWanted()
+	if err != nil {
+		return err
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !r.looked {
@@ -53,7 +56,7 @@ func (s *Store) keepReserve() error {
 	case want <= r.bytes && r.bytes <= 2*want:
 		return nil
 	}
-	err := s.sizeReserve(want)
+	err = s.sizeReserve(want)
 	if isNoSpace(err) {
 		return nil // what there was is still there
 	}
@@ -63,9 +66,10 @@ func (s *Store) keepReserve() error {
 	return err
 }
 
-func (s *Store) reserveWanted() int64 {
+// reserveWanted is room for one merge of one segment, with a hint, and for the manifest that puts it in place.
+func (s *Store) reserveWanted() (int64, error) {
 	if s.opts.Merge.ReserveBytes < 0 {
-		return 0
+		return 0, nil
 	}
 	var sealed, largest int64
 	segments := s.liveSegments()
@@ -77,9 +81,13 @@ func (s *Store) reserveWanted() int64 {
 		largest = max(largest, seg.size.Load()) // on a full disk the active one is sealed and merged too
 	}
 	if sealed == 0 {
-		return 0
+		return 0, nil
 	}
-	return min(sealed, 2*largest, s.opts.Merge.ReserveBytes) + reserveSlack // one segment at a time is merged there, and needs a hint
+	manifest, err := fileSize(s.fs, joinPath(s.path, manifestName))
+	if err != nil {
+		return 0, fmt.Errorf("bitcask: look at the manifest: %w", err)
+	}
+	return min(sealed, 2*largest, s.opts.Merge.ReserveBytes) + manifest + reserveSlack, nil
 }
 
 // sizeReserve gives the file its size. Its contents do not matter, so nothing is
@@ -134,7 +142,11 @@ func (s *Store) returnReserve() {
 // takeBackLocked makes the reserve whole again if there is room.
 func (s *Store) takeBackLocked() bool {
 	r := &s.spare
-	bytes := min(r.bytes, s.reserveWanted()) // a merge may have left less to merge
+	want, err := s.reserveWanted()
+	if err != nil {
+		return false
+	}
+	bytes := min(r.bytes, want) // a merge may have left less to merge
 	if err := s.sizeReserve(bytes); err != nil {
 		return false
 	}
