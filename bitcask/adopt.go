@@ -256,34 +256,49 @@ func (s *Store) Adopt(st *Staging, name string, info []byte) error {
 		keys.Close()
 		return fmt.Errorf("bitcask: adopt: %w", err)
 	}
+	s.foreground.RLock() // Close waits until the old contents are gone
+	defer s.foreground.RUnlock()
+	old, err := s.replaceContents(st, keys, name, info)
+	if err != nil {
+		keys.Close()
+		return fmt.Errorf("bitcask: adopt: %w", err)
+	}
+	s.readers.wait() // for those who still read the old contents
+	s.releaseEach(old.segments)
+	old.keys.Close()
+	st.closeHints()
+	st.segments = nil
+	_ = vfs.RemoveAll(s.fs, st.dir) // empty by now; else the next Open does it
+	s.nudge()
+	return nil
+}
+
+// oldContents are what a store held before others took their place.
+type oldContents struct {
+	keys     *keydir.Keydir
+	segments []*segment
+}
+
+func (s *Store) replaceContents(st *Staging, keys *keydir.Keydir, name string, info []byte) (old oldContents, err error) {
 	s.merging.Lock() // a merge works on the contents that go
 	defer s.merging.Unlock()
 	s.appender.mu.Lock()
 	defer s.appender.mu.Unlock()
 	s.committer.mu.Lock()
 	defer s.committer.mu.Unlock()
-	if err := s.adoptLocked(st, keys, name, info); err != nil {
-		keys.Close()
-		return fmt.Errorf("bitcask: adopt: %w", err)
-	}
-	s.nudge()
-	return nil
-}
-
-func (s *Store) adoptLocked(st *Staging, keys *keydir.Keydir, name string, info []byte) error {
 	meta := st.header.Checkpoint
 	if err := s.writable(); err != nil {
-		return err
+		return old, err
 	}
 	if applied, _ := s.Applied(); meta.AppliedIndex < applied {
-		return fmt.Errorf("the checkpoint ends at index %d, the store is at %d already", meta.AppliedIndex, applied)
+		return old, fmt.Errorf("the checkpoint ends at index %d, the store is at %d already", meta.AppliedIndex, applied)
 	}
 	if err := st.moveFiles(); err != nil {
-		return s.failWrite(err)
+		return old, s.failWrite(err)
 	}
 	active, err := createSegment(s.fs, s.path, s.newSegmentID(), logSegment, s.storeID())
 	if err != nil {
-		return s.failWrite(err)
+		return old, s.failWrite(err)
 	}
 	meta.Name, meta.Info = name, slices.Clone(info)
 	point := commitPoint{index: meta.AppliedIndex, term: meta.AppliedTerm, cleared: meta.Cleared, time: meta.Time}
@@ -299,10 +314,9 @@ func (s *Store) adoptLocked(st *Staging, keys *keydir.Keydir, name string, info 
 	if err != nil {
 		active.retired.Store(s.poison.Load() == nil)
 		active.release(s.fs, s.path)
-		return err
+		return old, err
 	}
-	s.switchTo(st, keys, active, point)
-	return nil
+	return s.switchTo(st, keys, active, point), nil
 }
 
 // moveFiles brings the files under their final names. Until the manifest names
@@ -323,8 +337,8 @@ func (st *Staging) moveFiles() error {
 	return nil
 }
 
-// switchTo makes the adopted contents the visible ones. The manifest has them already.
-func (s *Store) switchTo(st *Staging, keys *keydir.Keydir, active *segment, point commitPoint) {
+// switchTo makes the adopted contents the visible ones, and returns those before. The manifest has the new ones already.
+func (s *Store) switchTo(st *Staging, keys *keydir.Keydir, active *segment, point commitPoint) (old oldContents) {
 	s.log.mu.Lock()
 	s.log.first, s.log.last, s.log.places = 0, point.index, nil
 	s.log.forgotten.Store(point.index)
@@ -335,7 +349,11 @@ func (s *Store) switchTo(st *Staging, keys *keydir.Keydir, active *segment, poin
 	s.committer.queue.Unlock()
 
 	s.visible.Lock()
-	oldKeys, oldSegments := s.visible.keys, s.visible.segments
+	old.keys = s.visible.keys
+	for _, seg := range s.visible.segments {
+		seg.retired.Store(true)
+		old.segments = append(old.segments, seg)
+	}
 	s.visible.keys = keys
 	s.visible.segments = maps.Clone(st.segments)
 	s.visible.segments[active.id] = active
@@ -344,20 +362,11 @@ func (s *Store) switchTo(st *Staging, keys *keydir.Keydir, active *segment, poin
 	s.visible.Unlock()
 	s.appender.begin(active)
 	s.mapActive()
-	s.readers.wait() // for those who still read the old contents
-
-	for _, seg := range oldSegments {
-		seg.retired.Store(true)
-		seg.release(s.fs, s.path)
-	}
 	pins := make(map[uint32]*segment, len(st.segments))
 	for id, seg := range st.segments {
 		seg.acquire()
 		pins[id] = seg
 	}
-	s.releaseEach(s.replacePinsLocked(pins))
-	oldKeys.Close()
-	st.closeHints()
-	st.segments = nil
-	_ = vfs.RemoveAll(s.fs, st.dir) // empty by now; else the next Open does it
+	old.segments = append(old.segments, s.replacePinsLocked(pins)...)
+	return old
 }

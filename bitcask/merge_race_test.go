@@ -153,8 +153,8 @@ func TestTruncationDuringAMerge(t *testing.T) {
 
 // B2: no readers; is the manifest still true?
 
-// TestWritersDoNotWaitForFilesToBeRemoved: it takes a file system long to remove a large file. Neither a merge nor a saved
-// checkpoint holds a lock meanwhile that sealing a segment needs.
+// TestWritersDoNotWaitForFilesToBeRemoved: it takes a file system long to remove a large file. Neither a merge nor a checkpoint that
+// is saved or adopted holds a lock meanwhile that sealing a segment needs.
 func TestWritersDoNotWaitForFilesToBeRemoved(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -164,6 +164,7 @@ func TestWritersDoNotWaitForFilesToBeRemoved(t *testing.T) {
 		{"checkpoint", func(s *Store) error {
 			return errors.Join(saveCheckpoint(s, 1), s.Merge(t.Context()), saveCheckpoint(s, 2))
 		}},
+		{"adoption", func(s *Store) error { return adoptCopy(s, 1) }},
 	} {
 		removing, goOn := make(chan struct{}), make(chan struct{})
 		var once sync.Once
