@@ -90,7 +90,7 @@ func (d *direct) encode(s *Store, index uint64, at int64, flags recordFlags, key
 	b = appendRecord(b, flags, key, value, expireAt, 0)
 	h := frameHeader{
 		length: uint32(len(b) - frameHeaderBytes), index: index, kind: KindData, count: 1,
-		applied: s.committer.point.Load().index, synced: uint64(a.synced.Load()),
+		applied: s.committer.point.Load().index, synced: uint64(a.active.synced.Load()),
 	}
 	d.frame = h.sealFrame(b, a.active.seed, at, a.crc)
 	return h.crc

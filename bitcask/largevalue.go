@@ -98,7 +98,7 @@ func (s *Store) writeFrameLocked(f *soloFrame) error {
 	}
 	h := frameHeader{
 		length: uint32(len(f.bytes) - frameHeaderBytes), index: index, kind: KindData, count: 1,
-		applied: s.committer.point.Load().index, synced: uint64(a.synced.Load()),
+		applied: s.committer.point.Load().index, synced: uint64(a.active.synced.Load()),
 	}
 	b := h.sealFrame(f.bytes, a.active.seed, at, a.crc)
 	if err := s.writeActive(b, at); err != nil {

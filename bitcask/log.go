@@ -28,7 +28,6 @@ type appender struct {
 	crc       uint32 // of the last frame: the chain goes on from it
 	allocated int64  // the active file's length
 	buf       []byte
-	synced    atomic.Int64 // the active segment is synced up to here
 	// syncing is held while the active file is synced: of two syncs at once the kernel tells only
 	// one about a failure.
 	syncing sync.Mutex
@@ -136,7 +135,7 @@ func (s *Store) appendLocked(entries []Entry) error {
 		if err != nil {
 			return fmt.Errorf("append entry %d: %w", e.Index, err)
 		}
-		h := frameHeader{index: e.Index, term: e.Term, kind: e.Kind, count: p.count, applied: s.committer.point.Load().index, synced: uint64(a.synced.Load())}
+		h := frameHeader{index: e.Index, term: e.Term, kind: e.Kind, count: p.count, applied: s.committer.point.Load().index, synced: uint64(a.active.synced.Load())}
 		p.prev = crc
 		a.buf = appendFrame(a.buf, &h, a.active.seed, at, crc, e.Data, e.Ext)
 		p.end = at + need
@@ -235,14 +234,14 @@ func (s *Store) undoWrite(end int64, cause error) error {
 func (s *Store) syncActiveLocked() error {
 	a := &s.appender
 	end := a.active.size.Load()
-	synced := a.synced.Load()
+	synced := a.active.synced.Load()
 	if synced >= end {
 		return nil
 	}
 	if err := s.syncSegment(a.active, synced, end); err != nil {
 		return err
 	}
-	a.synced.Store(end)
+	a.active.synced.Store(end)
 	return nil
 }
 
@@ -310,7 +309,7 @@ func (s *Store) rotate() error {
 	if err := old.file.Truncate(a.allocated); err != nil {
 		return s.failWrite(fmt.Errorf("seal segment %d: %w", old.id, err))
 	}
-	a.synced.Store(min(a.synced.Load(), segmentHeaderBytes)) // the cut needs a sync too
+	a.active.synced.Store(min(a.active.synced.Load(), segmentHeaderBytes)) // the cut needs a sync too
 	if err := s.syncActiveLocked(); err != nil {
 		return err
 	}
@@ -346,7 +345,6 @@ func (s *Store) rotate() error {
 // begin makes an empty segment the active one.
 func (a *appender) begin(seg *segment) {
 	a.active, a.crc, a.allocated = seg, seg.seed, segmentHeaderBytes
-	a.synced.Store(segmentHeaderBytes)
 	a.asked, a.writtenBack, a.populated, a.watched = 0, 0, 0, 0
 }
 
@@ -373,7 +371,8 @@ func (s *Store) Sync() error {
 		a.mu.Unlock()
 		return err
 	}
-	seg, synced, end := a.active, a.synced.Load(), a.active.size.Load()
+	seg := a.active
+	synced, end := seg.synced.Load(), seg.size.Load()
 	if synced >= end {
 		a.mu.Unlock()
 		return nil
@@ -387,7 +386,7 @@ func (s *Store) Sync() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.active == seg { // else the rotation synced it
-		a.synced.Store(max(a.synced.Load(), end))
+		seg.synced.Store(max(seg.synced.Load(), end))
 	}
 	return nil
 }
@@ -419,7 +418,8 @@ func (s *Store) writeBackSoon() {
 func (s *Store) writeBack() error {
 	a := &s.appender
 	a.mu.Lock()
-	seg, synced, end := a.active, a.synced.Load(), a.active.size.Load()
+	seg := a.active
+	synced, end := seg.synced.Load(), seg.size.Load()
 	mapper, ok := seg.file.(vfs.Mapper)
 	if !ok || !seg.mapping.writable || end-synced > maxUnsyncedBytes {
 		a.mu.Unlock()

@@ -97,9 +97,9 @@ func TestUnsyncedStoreIsSyncedNowAndThen(t *testing.T) {
 		if !unsupported {
 			want = maxUnsyncedBytes
 		}
-		for n := 0; s.appender.synced.Load() < want; n++ {
+		for n := 0; s.appender.active.synced.Load() < want; n++ {
 			if n == 1000 {
-				t.Fatalf("after %d bytes %d are synced, write-back unsupported: %v", s.Stats().DiskBytes, s.appender.synced.Load(), unsupported)
+				t.Fatalf("after %d bytes %d are synced, write-back unsupported: %v", s.Stats().DiskBytes, s.appender.active.synced.Load(), unsupported)
 			}
 			must(t, s.Put(fmt.Append(nil, "k", n), make([]byte, 128<<10)))
 			if int64(n)<<17 > want {

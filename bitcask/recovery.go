@@ -565,6 +565,6 @@ func (s *Store) syncRecovered() error {
 	if err := a.active.file.Sync(); err != nil {
 		return &syncError{fmt.Errorf("sync segment %d: %w", a.active.id, err)}
 	}
-	a.synced.Store(end)
+	a.active.synced.Store(end)
 	return nil
 }

@@ -67,8 +67,9 @@ type segment struct {
 	mapping  mapping
 	mapBytes int64 // how far a file that may grow is mapped; set before the segment is seen
 
-	size atomic.Int64 // end of the last frame
-	refs atomic.Int32
+	size   atomic.Int64 // end of the last frame
+	synced atomic.Int64 // up to here; of the active one
+	refs   atomic.Int32
 
 	// What the keydir points at; the rest of the file is dead.
 	liveBytes, liveRecords atomic.Int64
@@ -117,6 +118,7 @@ func createSegment(fs vfs.FS, dir string, id uint32, kind segmentKind, store uid
 		return nil, &syncError{fmt.Errorf("sync the directory of segment %d: %w", id, err)}
 	}
 	s.size.Store(segmentHeaderBytes)
+	s.synced.Store(segmentHeaderBytes)
 	s.refs.Store(1)
 	return s, nil
 }

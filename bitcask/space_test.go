@@ -36,6 +36,8 @@ func TestSmallStoreIsNotMostlyOneActiveSegment(t *testing.T) {
 		fs := vfs.NewMem()
 		o := tinyOptions(fs)
 		o.SegmentBytes, o.Durability = segment, durability
+		later := time.Duration((time.Now().Hour()+6)%24) * time.Hour
+		o.Merge.Disabled, o.Merge.Window = false, MergeWindow{From: later, To: later + time.Hour} // not now: what would go stays
 		s := mustOpen(t, fs, o)
 		fillKeys(t, s, keys)
 		if st := s.Stats(); st.Segments != 2 {

@@ -260,9 +260,11 @@ func (s *Store) editLocked(change func(m *manifest)) error {
 	m.Forgotten = s.log.forgotten.Load() // before the point: nothing is forgotten that is not applied
 	point := s.committer.point.Load()
 	m.AppliedIndex, m.AppliedTerm, m.Cleared, m.Time = point.index, point.term, point.cleared, point.time
-	for i := range m.Segments {
-		if m.Segments[i].ID == m.Active {
-			m.Segments[i].Synced = s.appender.synced.Load()
+	if active := s.liveSegments()[m.Active]; active != nil { // not yet, while one is being begun
+		for i := range m.Segments {
+			if m.Segments[i].ID == m.Active {
+				m.Segments[i].Synced = active.synced.Load()
+			}
 		}
 	}
 	change(&m)
