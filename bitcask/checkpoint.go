@@ -70,6 +70,8 @@ func (c *Checkpoint) Release() {
 // info, in place of the one saved before. It refuses to go backwards.
 func (c *Checkpoint) Save(name string, info []byte) error {
 	s := c.store
+	s.foreground.RLock() // after Close the directory may have another owner
+	defer s.foreground.RUnlock()
 	// In a store that does not sync every write the checkpoint's end may still
 	// be in memory.
 	if err := s.Sync(); err != nil {

@@ -207,3 +207,51 @@ func TestWritersDoNotWaitForFilesToBeRemoved(t *testing.T) {
 		must(t, s.Close())
 	}
 }
+
+// TestCheckpointSavedWhileTheStoreClosesIsNotWrittenOverItsNextOwner: the old manifest names files that the next owner may have
+// merged away, and nothing of what that one acknowledges.
+func TestCheckpointSavedWhileTheStoreClosesIsNotWrittenOverItsNextOwner(t *testing.T) {
+	var armed, syncHeld atomic.Bool
+	var manifests atomic.Int32
+	syncing, goOn, closed := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) *vfs.Fault {
+		switch {
+		case !armed.Load():
+		case op.Kind == vfs.OpSync && !syncHeld.Swap(true):
+			close(syncing)
+			<-goOn
+		case op.Kind == vfs.OpCreate && filepath.Base(op.Name) == manifestName+".tmp" && manifests.Add(1) == 2:
+			select {
+			case <-closed:
+				t.Error("a manifest is written after Close")
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		return nil
+	})
+	o := tinyOptions(fs)
+	o.Durability = Never
+	s := mustOpen(t, fs, o)
+	must(t, s.Put([]byte("k"), []byte("v")))
+	c, err := s.Checkpoint()
+	must(t, err)
+	armed.Store(true)
+	saved := make(chan error, 1)
+	go func() { saved <- c.Save("late", nil) }()
+	<-syncing
+	go func() {
+		defer close(closed)
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for !s.closed.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	close(goOn)
+	if err := <-saved; err != nil && !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+	<-closed
+	c.Release()
+}

@@ -56,7 +56,7 @@ type Store struct {
 	// merging is held by what reads or replaces sealed segments as a whole: one
 	// merge at a time (tombstones rely on it), building hints, adoption. First in order.
 	merging sync.Mutex
-	// foreground is held to read by the maintenance that a caller runs: Close waits for it too.
+	// foreground is held to read by what a caller runs that Close waits for: merges, scrubs, checkpoints saved and adopted.
 	foreground sync.RWMutex
 
 	stop     context.CancelFunc
