@@ -246,13 +246,13 @@ func (p *proposer) prune(b *builder) {
 
 // build evaluates what is waiting, until the entry is full.
 func (p *proposer) build(b *builder) {
-	b.now = max(b.now, p.store.Now())
-	tx := &Tx{store: p.store, overlay: b.overlay, entry: b.entry, now: b.now, maxValue: p.maxValue}
+	tx := &Tx{store: p.store, overlay: b.overlay, entry: b.entry, now: p.tick(b), maxValue: p.maxValue}
 	for {
 		if b.pending == nil {
 			if b.pending = p.queue.take(); b.pending == nil {
 				return
 			}
+			tx.now = p.tick(b) // no write is judged by a time before its call: a read may have seen a key expire in between
 		}
 		r := b.pending
 		if !r.evaluate(tx, &p.limits) {
@@ -261,6 +261,12 @@ func (p *proposer) build(b *builder) {
 		b.pending, r.queued = r.queued, nil
 		p.queue.left(r)
 	}
+}
+
+// tick is the time for what is evaluated from now on.
+func (p *proposer) tick(b *builder) int64 {
+	b.now = max(b.now, p.store.Now())
+	return b.now
 }
 
 // submit hands the entry to raft, also when it has no effects: its replies are reads of the overlay, and

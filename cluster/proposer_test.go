@@ -624,6 +624,45 @@ func TestTimeNeverGoesBack(t *testing.T) {
 	}
 }
 
+// TestWriteIsNotJudgedByATimeBeforeItsCall: two writes share an entry, and time passes between them. A read that came between
+// them has seen the key expire.
+func TestWriteIsNotJudgedByATimeBeforeItsCall(t *testing.T) {
+	var now atomic.Int64
+	now.Store(5_000)
+	p, _ := testProposer(t, func(cfg *Config) { cfg.Engine.Now = func() time.Time { return time.UnixMilli(now.Load()) } })
+	var second <-chan error
+	var judged int64
+	first := do(p, func(tx *Tx, _ int) {
+		now.Store(5_007)
+		second = do(p, func(tx *Tx, _ int) { judged = tx.Now() })
+		for p.queue.empty() {
+			time.Sleep(time.Millisecond)
+		}
+	})
+	if err := errors.Join(<-first, <-second); err != nil {
+		t.Fatal(err)
+	}
+	if judged != 5_007 {
+		t.Errorf("a write that was called at 5007 was judged by the time %d", judged)
+	}
+}
+
+// TestReadOfSeveralKeysIsJudgedByTheTimeOfItsState: not by one before it, at which a key lived that the state outlives.
+func TestReadOfSeveralKeysIsJudgedByTheTimeOfItsState(t *testing.T) {
+	var now atomic.Int64
+	now.Store(1_000)
+	p, r := testProposer(t, func(cfg *Config) { cfg.Engine.Now = func() time.Time { return time.UnixMilli(now.Load()) } })
+	if err := <-do(p, func(tx *Tx, _ int) { _ = tx.Put([]byte("k"), []byte("v"), 1_100) }); err != nil {
+		t.Fatal(err)
+	}
+	tx := &ReadTx{store: r.store, now: r.store.Now()}
+	now.Store(1_200)
+	defer tx.Freeze()()
+	if _, _, ok, _ := tx.Get([]byte("k")); ok {
+		t.Error("k lives, 100 ms after it expired")
+	}
+}
+
 func TestPauseWaitsForEntriesInFlight(t *testing.T) {
 	p, r := testProposer(t, nil)
 	r.setHold(true)

@@ -278,5 +278,9 @@ func checkKey(key []byte) error {
 }
 
 // Freeze holds commits back until thaw is called, so that several reads see one state. Hold it for the length of one
-// command; it must not be nested.
-func (tx *ReadTx) Freeze() (thaw func()) { return tx.store.Freeze() }
+// command; it must not be nested. Expiry is judged by the time of that state.
+func (tx *ReadTx) Freeze() (thaw func()) {
+	thaw = tx.store.Freeze()
+	tx.now = max(tx.now, tx.store.Now())
+	return thaw
+}
