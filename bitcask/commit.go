@@ -185,7 +185,10 @@ func (s *Store) apply(p *pendingEntry) {
 	point.index, point.term, point.time = p.index, p.term, max(point.time, p.time)
 	point.segment, point.end = p.segment.id, p.end
 	s.visible.Lock()
-	s.applying.Store(len(p.records) > 1)
+	batch := len(p.records) > 1
+	if batch {
+		s.batches.Add(1)
+	}
 	for i := range p.records {
 		r := &p.records[i]
 		switch {
@@ -210,7 +213,9 @@ func (s *Store) apply(p *pendingEntry) {
 		}
 	}
 	s.committer.point.Store(&point)
-	s.applying.Store(false)
+	if batch {
+		s.batches.Add(1)
+	}
 	s.visible.Unlock()
 }
 

@@ -15,11 +15,15 @@ const probeBytes = 4 << 10
 // the record on disk, which has the key, the expiry and the lengths. If the record is whole and the key's own, that
 // is the answer. sure is false when it is not, for whatever reason: Read knows more, and finds out.
 func (s *Store) probe(key, buf []byte) (value []byte, sure bool, err error) {
+	batches := s.batches.Load()
 	c := s.published.Load()
-	if c.segments == nil || s.applying.Load() {
+	if c.segments == nil {
 		return buf, false, nil
 	}
 	id, offset, ok := c.keys.Candidate(key)
+	if batches&1 != 0 || s.batches.Load() != batches {
+		return buf, false, nil // half a batch was seen, maybe
+	}
 	if !ok {
 		return buf, s.published.Load().keys == c.keys, ErrNotFound
 	}

@@ -80,12 +80,20 @@ func (s *Store) read(key, buf []byte) ([]byte, Item, error) {
 	return value, itemOf(seg, key, it), err
 }
 
-// find looks a key up for a reader who is in a lane. The segment stays open until the reader leaves.
+// find looks a key up for a reader who is in a lane. The segment stays open until the reader leaves. An entry of several records is
+// seen whole (I3): a look that meets one is repeated when it is shown.
 func (s *Store) find(key []byte) (keydir.Item, *segment, error) {
-	if s.applying.Load() {
-		s.visible.RLock()   // wait for an entry of several records to be shown whole (I3)
-		s.visible.RUnlock() //nolint:staticcheck // the section is empty on purpose
+	batches := s.batches.Load()
+	it, seg, err := s.look(key)
+	if batches&1 == 0 && s.batches.Load() == batches {
+		return it, seg, err
 	}
+	s.visible.RLock()
+	defer s.visible.RUnlock()
+	return s.look(key)
+}
+
+func (s *Store) look(key []byte) (keydir.Item, *segment, error) {
 	for {
 		c := s.published.Load()
 		if c.segments == nil {

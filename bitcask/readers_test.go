@@ -80,6 +80,50 @@ func TestGetsSeeABatchWhole(t *testing.T) {
 	group.Wait()
 }
 
+// TestGetsDoNotSeeTheInsideOfABatch: a batch that deletes a key and puts it again never shows it missing, nor the first of two
+// values.
+func TestGetsDoNotSeeTheInsideOfABatch(t *testing.T) {
+	db := openOnDisk(t, t.TempDir(), Options{Durability: Never})
+	t.Cleanup(func() { _ = db.Close() })
+	key := []byte("k")
+	b := new(Batch)
+	write := func() {
+		b.Reset(0, 0)
+		must(t, b.Delete(key))
+		must(t, b.Put(key, []byte("inside"), 0))
+		for i := range 30 {
+			must(t, b.Put(fmt.Append(nil, i), nil, 0))
+		}
+		must(t, b.Put(key, []byte("whole"), 0))
+		must(t, db.Write(b))
+	}
+	write()
+	var group sync.WaitGroup
+	stop := make(chan struct{})
+	for range 2 {
+		group.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				value, err := db.Get(key)
+				_, ok := db.Lookup(key)
+				if string(value) != "whole" || err != nil || !ok {
+					t.Errorf("k is %q, %v, found %v", value, err, ok)
+					return
+				}
+			}
+		})
+	}
+	for range 1500 {
+		write()
+	}
+	close(stop)
+	group.Wait()
+}
+
 // Gets hold no reference: a merge must not close what they read.
 func TestGetsOutliveTheSegmentsThatMergesTake(t *testing.T) {
 	db := openOnDisk(t, t.TempDir(), Options{Durability: Never, SegmentBytes: 64 << 10, Merge: MergePolicy{Disabled: true}})

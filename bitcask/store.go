@@ -46,8 +46,9 @@ type Store struct {
 	}
 	// published is visible for gets, which do not take its lock (readers.go).
 	published atomic.Pointer[shown]
-	applying  atomic.Bool // an entry of several records is half visible; changed under visible
-	readers   readers
+	// batches counts twice each entry of several records: it is odd while one is half visible. Changed under visible.
+	batches atomic.Uint64
+	readers readers
 
 	poison atomic.Pointer[error] // the failed sync
 	full   atomic.Bool           // the last write met ErrNoSpace
