@@ -100,24 +100,22 @@ func TestGetsDoNotSeeTheInsideOfABatch(t *testing.T) {
 	write()
 	var group sync.WaitGroup
 	stop := make(chan struct{})
-	for range 2 {
-		group.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				value, err := db.Get(key)
-				_, ok := db.Lookup(key)
-				if string(value) != "whole" || err != nil || !ok {
-					t.Errorf("k is %q, %v, found %v", value, err, ok)
-					return
-				}
+	group.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
 			}
-		})
-	}
-	for range 1500 {
+			value, err := db.Get(key)
+			_, ok := db.Lookup(key)
+			if string(value) != "whole" || err != nil || !ok {
+				t.Errorf("k is %q, %v, found %v", value, err, ok)
+				return
+			}
+		}
+	})
+	for range 5000 {
 		write()
 	}
 	close(stop)
