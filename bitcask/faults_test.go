@@ -49,6 +49,52 @@ func TestFailedSyncPoisonsForGood(t *testing.T) {
 	must(t, s.Close())
 }
 
+// TestRestartAfterAFailedSyncDoesNotTrustTheCache: the pages of a write whose sync failed read well and count as clean, so that
+// a second sync does not write them. Power that failed then left a hole before entries that were acknowledged later.
+func TestRestartAfterAFailedSyncDoesNotTrustTheCache(t *testing.T) {
+	disk := vfs.NewMem()
+	broken := false
+	fs := vfs.NewFaulty(disk, func(op vfs.Op) *vfs.Fault {
+		if broken && op.Kind == vfs.OpSync {
+			return &vfs.Fault{Err: syscall.EIO}
+		}
+		return nil
+	})
+	s := mustOpen(t, fs, tinyOptions(fs))
+	must(t, s.Put([]byte("a"), make([]byte, 1000)))
+	end := s.appender.active.size.Load()
+	broken = true
+	if err := s.Put([]byte("b"), make([]byte, 500)); !errors.Is(err, ErrPoisoned) {
+		t.Fatalf("a failed sync gave %v", err)
+	}
+	unsynced := int(s.appender.active.size.Load() - end)
+	broken = false
+	killed := disk.KillClone()
+	_ = s.Close() // it is poisoned
+
+	// writtenAnew is how many bytes an opening writes to the segment before it syncs it.
+	writtenAnew := func() (bytes int) {
+		synced := false
+		fs := vfs.NewFaulty(killed, func(op vfs.Op) *vfs.Fault {
+			if filepath.Base(op.Name) == "00000001.seg" {
+				synced = synced || op.Kind == vfs.OpSync
+				if op.Kind == vfs.OpWrite && !synced {
+					bytes += op.Len
+				}
+			}
+			return nil
+		})
+		must(t, mustOpen(t, fs, tinyOptions(fs)).Close())
+		return bytes
+	}
+	if got := writtenAnew(); got < unsynced {
+		t.Errorf("%d bytes were written anew, %d were not synced", got, unsynced)
+	}
+	if got := writtenAnew(); got != 0 {
+		t.Errorf("%d bytes were written anew after a clean end", got)
+	}
+}
+
 // TestFullDiskRefusesWritesAndResumes: ENOSPC is a clean refusal, reads go on, and
 // writes resume by themselves.
 func TestFullDiskRefusesWritesAndResumes(t *testing.T) {

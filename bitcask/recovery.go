@@ -283,6 +283,7 @@ func (l *loader) scanTail(seg *segment, onEntry func(f *frame, p *pendingEntry))
 		r.limit = size
 	}
 	p := new(pendingEntry)
+	promised := syncedUpTo(&s.disk.manifest, seg.id)
 	for {
 		prev := r.crc
 		f, err := r.next()
@@ -311,9 +312,11 @@ func (l *loader) scanTail(seg *segment, onEntry func(f *frame, p *pendingEntry))
 			seg.first = f.index
 		}
 		seg.last = f.index
+		promised = max(promised, int64(f.synced))
 	}
 	if active {
 		seg.size.Store(r.offset)
+		seg.synced.Store(min(promised, r.offset))
 		s.appender.active, s.appender.crc, s.appender.allocated, s.appender.watched = seg, r.crc, r.limit, r.offset
 	}
 	return nil
@@ -562,9 +565,30 @@ func (s *Store) syncRecovered() error {
 		}
 		a.allocated = end
 	}
+	if err := s.rewrite(a.active, a.active.synced.Load(), end); isNoSpace(err) { // a file system that copies on write
+		s.logger.Warn("disk full: the end of the log is synced as it is", "dir", s.path, "error", err)
+	} else if err != nil {
+		return err
+	}
 	if err := a.active.file.Sync(); err != nil {
 		return &syncError{fmt.Errorf("sync segment %d: %w", a.active.id, err)}
 	}
 	a.active.synced.Store(end)
+	return nil
+}
+
+// rewrite writes what is in a part of a segment over itself. A sync that failed before the restart may have left pages that
+// read well, are not on disk, and are not written by the next sync, which takes them for clean (fsyncgate).
+func (s *Store) rewrite(seg *segment, from, to int64) error {
+	buf := make([]byte, min(mib, max(0, to-from)))
+	for at := from; at < to; at += int64(len(buf)) {
+		b := buf[:min(int64(len(buf)), to-at)]
+		if _, err := seg.file.ReadAt(b, at); err != nil {
+			return fmt.Errorf("read %s at offset %d: %w", seg.name, at, err)
+		}
+		if _, err := seg.file.WriteAt(b, at); err != nil {
+			return fmt.Errorf("write %s at offset %d: %w", seg.name, at, err)
+		}
+	}
 	return nil
 }
