@@ -71,6 +71,7 @@ func (b *busyStore) run(t *testing.T, rng *rand.Rand) {
 	t.Helper()
 	disk := vfs.NewMem()
 	disk.SetMapping(b.mapped)
+	seeds := [busyWriters]uint64{rng.Uint64(), rng.Uint64(), rng.Uint64()} // the faults have rng from now on
 	var mu sync.Mutex
 	fs := vfs.NewFaulty(disk, func(op vfs.Op) *vfs.Fault {
 		if op.Kind == vfs.OpRead {
@@ -87,7 +88,7 @@ func (b *busyStore) run(t *testing.T, rng *rand.Rand) {
 	end := time.Now().Add(250 * time.Millisecond)
 	var all sync.WaitGroup
 	for w := range busyWriters {
-		r := rand.New(rand.NewPCG(rng.Uint64(), uint64(w)))
+		r := rand.New(rand.NewPCG(seeds[w], 0))
 		all.Go(func() {
 			for n := uint64(1); time.Now().Before(end); n++ {
 				key := w*busyKeys + r.IntN(busyKeys)

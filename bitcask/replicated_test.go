@@ -479,3 +479,33 @@ func TestSnapshotAfterACutAtTheForgottenEndIsWhole(t *testing.T) {
 	must(t, to.Close())
 	must(t, s.Close())
 }
+
+// TestEntryOfACutLogIsThereOrIsNot: an entry that is looked up while a truncation removes its file has no other error than that
+// there is no such entry. Nor do appends wait for the removal.
+func TestEntryOfACutLogIsThereOrIsNot(t *testing.T) {
+	var s *Store
+	removing := ""
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) *vfs.Fault {
+		if removing == "" || op.Kind != vfs.OpRemove || op.Name != removing {
+			return nil
+		}
+		removing = ""
+		for index := uint64(1); index <= 10; index++ {
+			if _, err := s.Entry(index); (index <= 3) != (err == nil) || (err != nil && !errors.Is(err, ErrNoEntry)) {
+				t.Errorf("entry %d: %v", index, err)
+			}
+		}
+		must(t, s.Append([]Entry{dataEntry(4, 2, 2, "k", "appended meanwhile")}))
+		return nil
+	})
+	o := replicatedOptions(fs)
+	o.SegmentBytes = 400
+	s = mustOpen(t, nil, o)
+	fillReplicated(t, s, 2, 8)
+	removing = s.appender.active.name
+	must(t, s.TruncateAfter(3))
+	if removing != "" {
+		t.Fatal("the active segment was not removed")
+	}
+	must(t, s.Close())
+}

@@ -10,25 +10,33 @@ import (
 // leader's entries take their place. The drop is durable on return, so that
 // no dropped entry can be found again behind its successor.
 func (s *Store) TruncateAfter(index uint64) error {
+	s.foreground.RLock() // Close waits until the dropped files are gone
+	defer s.foreground.RUnlock()
+	dropped, err := s.truncateAfter(index)
+	s.retire(dropped)
+	return err
+}
+
+// truncateAfter returns the segments that were dropped, to be retired.
+func (s *Store) truncateAfter(index uint64) (dropped []*segment, err error) {
 	s.appender.mu.Lock()
 	defer s.appender.mu.Unlock()
 	s.committer.mu.Lock()
 	defer s.committer.mu.Unlock()
 	if err := s.writable(); err != nil {
-		return err
+		return nil, err
 	}
 	if applied, _ := s.Applied(); index < applied {
-		return fmt.Errorf("bitcask: truncate after %d: entries up to %d are committed", index, applied)
+		return nil, fmt.Errorf("bitcask: truncate after %d: entries up to %d are committed", index, applied)
 	}
 	seg, at, ok := s.frameAfter(index)
 	if !ok {
-		return nil // nothing above index
+		return nil, nil // nothing above index
 	}
-	if err := s.cutLog(seg, at); err != nil {
-		return fmt.Errorf("truncate after %d: %w", index, err)
+	if dropped, err = s.cutLog(seg, at, index); err != nil {
+		return nil, fmt.Errorf("truncate after %d: %w", index, err)
 	}
-	s.dropAbove(index)
-	return nil
+	return dropped, nil
 }
 
 // frameAfter finds the first entry above index.
@@ -45,16 +53,16 @@ func (s *Store) frameAfter(index uint64) (*segment, place, bool) {
 	return sp.segment, sp.places[next-sp.first], true
 }
 
-// cutLog ends the log at a frame of seg and begins a new active segment. No file is
+// cutLog ends the log at a frame of seg, that after index, and begins a new active segment. No file is
 // shortened: a truncation that a crash halves leaves some of the old bytes, and
 // frames among them would promise that what is missing had been synced. The
 // manifest's size says where seg ends, and drops the later segments.
-func (s *Store) cutLog(seg *segment, at place) error {
+func (s *Store) cutLog(seg *segment, at place, index uint64) (dropped []*segment, err error) {
 	a := &s.appender
 	end := int64(at.offset) * frameAlign
 	next, err := createSegment(s.fs, s.path, s.newSegmentID(), logSegment, s.storeID())
 	if err != nil {
-		return s.failWrite(err)
+		return nil, s.failWrite(err)
 	}
 	sealed := describe(seg)
 	sealed.Size, sealed.Last = end, s.lastBefore(seg, at)
@@ -84,15 +92,16 @@ func (s *Store) cutLog(seg *segment, at place) error {
 	if err != nil {
 		next.retired.Store(s.poison.Load() == nil)
 		next.release(s.fs, s.path)
-		return err
+		return nil, err
 	}
 	// Gives the preallocated rest back. A reader that has found a dropped entry can still read it.
 	_ = a.active.file.Truncate(a.active.size.Load())
-	s.dropSegments(gone, next)
-	seg.size.Store(end)
+	dropped = s.dropSegments(gone, next)
+	s.dropAbove(index)
+	seg.size.Store(end) // now: until then an entry behind it could be looked up
 	a.begin(next)
 	s.mapActive()
-	return nil
+	return dropped, nil
 }
 
 // lastBefore is the index of the entry before the one at a place of seg.
@@ -114,8 +123,7 @@ func (s *Store) lastBefore(seg *segment, at place) uint64 {
 
 // dropSegments takes exactly the segments that the manifest dropped out of the live set, and puts next in. What a
 // merge that is being installed has put in or will take out is none of its business.
-func (s *Store) dropSegments(gone []uint32, next *segment) {
-	var dropped []*segment
+func (s *Store) dropSegments(gone []uint32, next *segment) (dropped []*segment) {
 	s.setSegments(func(set map[uint32]*segment) {
 		for _, id := range gone {
 			if seg := set[id]; seg != nil {
@@ -125,7 +133,7 @@ func (s *Store) dropSegments(gone []uint32, next *segment) {
 		}
 		set[next.id] = next
 	})
-	s.retire(dropped)
+	return dropped
 }
 
 // dropAbove forgets the dropped entries in memory.
