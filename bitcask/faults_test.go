@@ -11,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/raftcask/raftcask/internal/vfs"
@@ -159,6 +160,95 @@ func TestReadErrorIsNeverNotFound(t *testing.T) {
 	}
 	broken = false
 	must(t, s.Close())
+}
+
+// TestUnreadableSegmentDoesNotStopTheMergesOfOthers: one sector of one file cannot be read, for a time. All else is merged and
+// gets its hints, nothing is lost, and that segment is merged when it can be read again.
+func TestUnreadableSegmentDoesNotStopTheMergesOfOthers(t *testing.T) {
+	for name, merge := range map[string]func(s *Store) error{
+		"in the background": func(s *Store) error { return s.maintainOnce() },
+		"asked for":         func(s *Store) error { return s.Merge(context.Background()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { mergeAroundUnreadable(t, merge) })
+		})
+	}
+}
+
+func mergeAroundUnreadable(t *testing.T, merge func(s *Store) error) {
+	bad, reads := true, 0
+	fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) *vfs.Fault {
+		if bad && op.Kind == vfs.OpRead && op.Name == segmentName("db", 1) {
+			reads++
+			return &vfs.Fault{Err: syscall.EIO}
+		}
+		return nil
+	})
+	s := mustOpen(t, fs, tinyOptions(fs))
+	defer func() { must(t, s.Close()) }()
+	for n := range 100 {
+		must(t, s.Put(fmt.Append(nil, "k", n%5), []byte(strings.Repeat("v", 100))))
+		if n == 3 {
+			must(t, s.Put([]byte("first"), []byte("only in the first segment")))
+		}
+	}
+	before := s.Stats().Segments
+	err := merge(s)
+	if !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), segmentName("db", 1)+" at offset 64") {
+		t.Errorf("the segment that cannot be read is reported as %v", err)
+	}
+	if after := s.Stats().Segments; after > 4 {
+		t.Errorf("of %d segments, one of which cannot be read, %d are left", before, after)
+	}
+	for _, seg := range sortedSegments(s.liveSegments()) {
+		if seg.id != 1 && seg.id != s.activeID() && !seg.hinted.Load() {
+			t.Errorf("%s has no hint", seg.name)
+		}
+	}
+	reads = 0
+	must(t, s.maintainOnce())
+	if reads > 0 {
+		t.Errorf("it was tried again at once, %d times", reads)
+	}
+	bad = false
+	if v, err := s.Get([]byte("first")); err != nil || string(v) != "only in the first segment" || len(contents(t, s)) != 6 {
+		t.Fatalf("first is %q, %v", v, err)
+	}
+	time.Sleep(leftOutFor)
+	must(t, s.maintainOnce())
+	if s.liveSegments()[1] != nil {
+		t.Error("it can be read again, and was not merged")
+	}
+	if v, err := s.Get([]byte("first")); err != nil || string(v) != "only in the first segment" || len(contents(t, s)) != 6 {
+		t.Fatalf("after all merges first is %q, %v", v, err)
+	}
+}
+
+// TestFailedWriteOfAMergeBlamesNoSegment: what cannot be written says nothing of what was read.
+func TestFailedWriteOfAMergeBlamesNoSegment(t *testing.T) {
+	for _, fault := range []error{syscall.EIO, syscall.ENOSPC} {
+		bad := false
+		fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) *vfs.Fault {
+			if bad && op.Kind == vfs.OpWrite {
+				return &vfs.Fault{Err: fault}
+			}
+			return nil
+		})
+		s := mustOpen(t, fs, tinyOptions(fs))
+		for n := range 100 {
+			must(t, s.Put(fmt.Append(nil, "k", n%5), []byte(strings.Repeat("v", 100))))
+		}
+		bad = true
+		if err := s.maintainOnce(); !errors.Is(err, fault) {
+			t.Fatalf("a merge that cannot write gave %v", err)
+		}
+		bad = false
+		must(t, s.maintainOnce())
+		if st := s.Stats(); st.Merges == 0 || st.Segments > 4 {
+			t.Fatalf("%v: writes work again, and after %d merges %d segments are left", fault, st.Merges, st.Segments)
+		}
+		must(t, s.Close())
+	}
 }
 
 func TestSecondOpenNamesTheHolder(t *testing.T) {

@@ -229,11 +229,23 @@ func (r *frameReader) peek(n int64) ([]byte, error) {
 		if err == io.EOF {
 			return nil, r.corrupt("the file ends before its recorded size")
 		}
-		return nil, fmt.Errorf("read %s at offset %d: %w", r.name, r.offset, err)
+		return nil, &readError{r.name, r.offset, err}
 	}
 	r.bufAt = r.offset
 	return r.buf[:n], nil
 }
+
+// readError says that the disk did not give the bytes of a segment: they are not known to be wrong.
+type readError struct {
+	file   string
+	offset int64
+	err    error
+}
+
+func (e *readError) Error() string {
+	return fmt.Sprintf("read %s at offset %d: %v", e.file, e.offset, e.err)
+}
+func (e *readError) Unwrap() error { return e.err }
 
 func (r *frameReader) corrupt(reason string) error {
 	return &CorruptError{File: r.name, Offset: r.offset, Reason: reason}

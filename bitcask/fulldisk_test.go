@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/raftcask/raftcask/internal/vfs"
@@ -112,6 +113,40 @@ func TestFullDiskMergesAStoreWithALargeManifest(t *testing.T) {
 	must(t, s.Merge(t.Context()))
 	must(t, s.Put([]byte("k"), []byte("there is room")))
 	must(t, s.Close())
+}
+
+// TestFullDiskMergesAroundAnUnreadableSegment: the emptiest segment cannot be read. Room is made of the others.
+func TestFullDiskMergesAroundAnUnreadableSegment(t *testing.T) {
+	for name, merge := range map[string]func(s *Store) error{
+		"asked for":         func(s *Store) error { return s.Merge(t.Context()) },
+		"in the background": func(s *Store) error { return s.maintainOnce() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk, bad := vfs.NewMem(), false
+			fs := vfs.NewFaulty(disk, func(op vfs.Op) *vfs.Fault {
+				if bad && op.Kind == vfs.OpRead && op.Name == segmentName("db", 1) {
+					return &vfs.Fault{Err: syscall.EIO}
+				}
+				return nil
+			})
+			s := mustOpen(t, fs, tinyOptions(fs))
+			someSealed(t, s)
+			disk.SetLimit(disk.Used() + 40_000)
+			want := fillDisk(t, s, 200)
+			disk.SetLimit(disk.Used())
+			bad = true
+			if err := merge(s); !errors.Is(err, syscall.EIO) || errors.Is(err, ErrNoSpace) {
+				t.Errorf("merging on the full disk: %v", err)
+			}
+			bad = false
+			must(t, s.Put([]byte("k0"), []byte("there is room")))
+			want["k0"] = "there is room"
+			if got := contents(t, s); !maps.Equal(got, want) {
+				t.Fatalf("the store holds %v, should hold %v", got, want)
+			}
+			must(t, s.Close())
+		})
+	}
 }
 
 // TestFullDiskNeverEndsAStoreOfDeadBytes: a store that writes for ever over few keys

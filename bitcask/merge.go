@@ -36,26 +36,27 @@ func (s *Store) maintain() {
 }
 
 func (s *Store) maintainOnce() error {
+	var leftOut, noReserve error
 	if s.full.Load() {
-		if err := s.mergeOnFullDisk(s.ctx, 10); err != nil {
-			return err
+		var err error
+		if leftOut, err = s.mergeOnFullDisk(s.ctx, 10); err != nil {
+			return errors.Join(leftOut, err)
 		}
 	}
-	var damage, noReserve error
 	for s.ctx.Err() == nil && s.poison.Load() == nil {
 		more, err := s.maintainNext()
 		switch {
-		case errors.Is(err, ErrCorrupt):
-			damage = errors.Join(damage, err) // that file is left alone from now on
+		case isLeftOut(err):
+			leftOut = errors.Join(leftOut, err)
 		case err != nil:
-			return errors.Join(damage, err)
+			return errors.Join(leftOut, err)
 		}
 		noReserve = s.keepReserve() // each time: under load there is always more
 		if !more {
 			break
 		}
 	}
-	return errors.Join(damage, noReserve)
+	return errors.Join(leftOut, noReserve)
 }
 
 // maintainNext makes one hint or does one merge, and tells whether there was anything to do. Hints come first, for the next
@@ -86,18 +87,18 @@ func (s *Store) mergeNext() (more bool, err error) {
 	return true, err
 }
 
-// buildHints makes the missing hints of segments that are sealed and committed by now. What is damaged gets none, and is reported
-// at the end.
+// buildHints makes the missing hints of segments that are sealed and committed by now. What cannot be read gets none, and is
+// reported at the end.
 func (s *Store) buildHints(ctx context.Context) error {
-	var damage error
+	var leftOut error
 	for _, seg := range sortedSegments(s.liveSegments()) {
-		if _, err := s.hintFor(ctx, seg); errors.Is(err, ErrCorrupt) {
-			damage = errors.Join(damage, err)
+		if _, err := s.hintFor(ctx, seg); isLeftOut(err) {
+			leftOut = errors.Join(leftOut, err)
 		} else if err != nil {
-			return errors.Join(damage, err)
+			return errors.Join(leftOut, err)
 		}
 	}
-	return damage
+	return leftOut
 }
 
 // hintNext makes the oldest missing hint.
@@ -110,9 +111,9 @@ func (s *Store) hintNext() (made bool, err error) {
 	return false, nil
 }
 
-// hintFor makes the hint of a segment that needs one. A segment that proves to be damaged is reported once.
+// hintFor makes the hint of a segment that needs one. One that cannot be read is reported, and left out.
 func (s *Store) hintFor(ctx context.Context, seg *segment) (made bool, err error) {
-	if seg.hinted.Load() || seg.damaged.Load() || !s.committed(seg) {
+	if seg.hinted.Load() || seg.leftOut() || !s.committed(seg) {
 		return false, nil
 	}
 	s.merging.Lock() // one writer of a hint; nothing is adopted or merged away meanwhile
@@ -124,10 +125,9 @@ func (s *Store) hintFor(ctx context.Context, seg *segment) (made bool, err error
 		return false, err
 	}
 	budget := newPace(s.hintRate)
-	err = s.buildHintPaced(s.path, seg, func(n int64) error { return budget.spend(ctx, n) })
+	err = seg.leaveOut(s.buildHintPaced(s.path, seg, func(n int64) error { return budget.spend(ctx, n) }))
 	switch {
-	case errors.Is(err, ErrCorrupt):
-		seg.damaged.Store(true)
+	case isLeftOut(err):
 		return true, err
 	case err != nil:
 		return false, s.failWrite(fmt.Errorf("write a hint: %w", err))
@@ -165,7 +165,7 @@ func (s *Store) mergeables() []*segment {
 
 // mergeableLocked is for the holder of log.mu.
 func (s *Store) mergeableLocked(seg *segment, active uint32) bool {
-	return seg.id != active && !seg.damaged.Load() && s.committedLocked(seg) &&
+	return seg.id != active && !seg.leftOut() && s.committedLocked(seg) &&
 		(seg.kind == mergedSegment || !s.opts.Replicated || seg.last <= s.log.forgotten.Load())
 }
 
@@ -242,36 +242,58 @@ func (s *Store) droppableTombstones(seg *segment) int64 {
 
 // Merge rewrites every sealed segment that holds dead bytes, whatever the policy.
 // It seals the active segment first. Readers and writers go on meanwhile. On a full
-// disk it works in the room of the reserve, and writes are refused meanwhile.
+// disk it works in the room of the reserve, and writes are refused meanwhile. A segment
+// that cannot be read stays as it is: the error names it when the others are merged.
 func (s *Store) Merge(ctx context.Context) error {
 	return s.inForeground(ctx, func(ctx context.Context) error {
-		err := s.mergeAll(ctx)
+		for _, seg := range s.liveSegments() {
+			seg.tryAgain.Store(nil) // now, for that is what the caller asks for
+		}
+		leftOut, err := s.mergeAll(ctx)
 		if errors.Is(err, ErrNoSpace) {
-			err = s.mergeOnFullDisk(ctx, 0)
+			var more error
+			more, err = s.mergeOnFullDisk(ctx, 0)
+			leftOut = errors.Join(leftOut, more)
 		}
-		if err != nil {
-			return err
+		if err == nil {
+			err = s.keepReserve()
 		}
-		return s.keepReserve()
+		return errors.Join(leftOut, err)
 	})
 }
 
-func (s *Store) mergeAll(ctx context.Context) error {
+// mergeAll returns what it had to leave out, and what it could not go on after.
+func (s *Store) mergeAll(ctx context.Context) (leftOut, err error) {
 	s.appender.mu.Lock()
-	err := s.writable()
+	err = s.writable()
 	if err == nil && s.appender.active.size.Load() > segmentHeaderBytes {
 		err = s.rotate()
 	}
 	s.appender.mu.Unlock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, inputs := range s.mergePlan() {
-		if err := s.mergeSegments(ctx, inputs); err != nil {
-			return err
+		unread, err := s.mergeReadable(ctx, inputs)
+		leftOut = errors.Join(leftOut, unread)
+		if err != nil {
+			return leftOut, err
 		}
 	}
-	return s.buildHints(ctx) // of what was not merged
+	return leftOut, s.buildHints(ctx) // of what was not merged
+}
+
+// mergeReadable merges inputs without those that prove to be unreadable.
+func (s *Store) mergeReadable(ctx context.Context, inputs []*segment) (leftOut, err error) {
+	for len(inputs) > 0 {
+		err := s.mergeSegments(ctx, inputs)
+		if !isLeftOut(err) {
+			return leftOut, err
+		}
+		leftOut = errors.Join(leftOut, err)
+		inputs = slices.DeleteFunc(inputs, (*segment).leftOut)
+	}
+	return leftOut, nil
 }
 
 // mergePlan groups all segments that hold anything dead, so that the live records

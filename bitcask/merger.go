@@ -133,12 +133,8 @@ func (s *Store) mergeSegments(ctx context.Context, inputs []*segment) (err error
 
 func (m *merger) copyLive() error {
 	for _, seg := range m.inputs {
-		err := m.copySegment(seg)
-		if errors.Is(err, ErrCorrupt) {
-			seg.damaged.Store(true) // kept as it is, and not tried again (I7)
-		}
-		if err != nil {
-			return err
+		if err := m.copySegment(seg); err != nil {
+			return seg.leaveOut(err)
 		}
 	}
 	if m.out != nil { // otherwise nothing in them was live

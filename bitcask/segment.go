@@ -84,6 +84,8 @@ type segment struct {
 	damaged     atomic.Bool // a merge met bytes that do not parse
 	installing  atomic.Bool // a merge is pointing the keydir from here to there
 	retired     atomic.Bool // no longer in the manifest: remove it when unreferenced
+
+	tryAgain atomic.Pointer[time.Time] // until then merges and hints do without what the disk refused to read
 }
 
 func segmentName(dir string, id uint32) string {
@@ -223,6 +225,43 @@ func (s *segment) deadBytes() int64 {
 		size -= (2*size/mergeFrameBytes + 1) * (frameHeaderBytes + frameAlign - 1)
 	}
 	return max(0, size-s.liveBytes.Load()-s.tombstoneBytes.Load())
+}
+
+// leftOutFor is how long merges and hints do without a segment that could not be read: such an error may pass, and
+// must not keep them busy meanwhile.
+const leftOutFor = 5 * time.Minute
+
+// leftOut tells whether merges and hints do without the segment.
+func (s *segment) leftOut() bool {
+	again := s.tryAgain.Load()
+	return s.damaged.Load() || (again != nil && time.Now().Before(*again))
+}
+
+// leaveOut has merges and hints do without the segment if err says that its own bytes are wrong or could not be read. It
+// stays as it is (I7). Other errors are returned as they are.
+func (s *segment) leaveOut(err error) error {
+	var unread *readError
+	switch {
+	case errors.Is(err, ErrCorrupt):
+		s.damaged.Store(true)
+		return &leftOutError{err}
+	case errors.As(err, &unread) && !isNoSpace(err):
+		again := time.Now().Add(leftOutFor)
+		s.tryAgain.Store(&again)
+		return &leftOutError{fmt.Errorf("%w; merges and hints do without that segment for %s", err, leftOutFor)}
+	}
+	return err
+}
+
+// leftOutError: a merge or a hint failed because of one segment that is left out from now on. The others can go on.
+type leftOutError struct{ err error }
+
+func (e *leftOutError) Error() string { return e.err.Error() }
+func (e *leftOutError) Unwrap() error { return e.err }
+
+func isLeftOut(err error) bool {
+	var out *leftOutError
+	return errors.As(err, &out)
 }
 
 // acquire takes a reference for reading. The caller already knows that the

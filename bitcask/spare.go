@@ -172,25 +172,29 @@ func (s *Store) roomForWrites() error {
 
 // mergeOnFullDisk makes room: it rewrites the segments of which at least minDeadPercent
 // is dead, one by one, the emptiest first, so that each leaves more room to
-// the next. It needs no hints of them: they are about to go.
-func (s *Store) mergeOnFullDisk(ctx context.Context, minDeadPercent int64) error {
+// the next. It needs no hints of them: they are about to go. It returns what it had to leave out, and what it could
+// not go on after.
+func (s *Store) mergeOnFullDisk(ctx context.Context, minDeadPercent int64) (leftOut, err error) {
 	worth := func(seg *segment) bool {
+		if seg.leftOut() {
+			return false
+		}
 		dead := seg.deadBytes() + s.droppableTombstones(seg)
 		return dead > 0 && dead*100 >= minDeadPercent*(seg.size.Load()-segmentHeaderBytes)
 	}
 	if !slices.ContainsFunc(sortedSegments(s.liveSegments()), worth) {
-		return nil
+		return nil, nil
 	}
 	s.lendReserve()
 	defer s.returnReserve()
 	s.appender.mu.Lock()
-	err := s.writable()
+	err = s.writable()
 	if err == nil && worth(s.appender.active) {
 		err = s.rotate()
 	}
 	s.appender.mu.Unlock()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var inputs []*segment
 	for _, seg := range s.mergeables() {
@@ -202,9 +206,12 @@ func (s *Store) mergeOnFullDisk(ctx context.Context, minDeadPercent int64) error
 		return int(min(1, max(-1, a.liveBytes.Load()-b.liveBytes.Load())))
 	})
 	for _, seg := range inputs {
-		if err := s.mergeSegments(ctx, []*segment{seg}); err != nil {
-			return err // a fuller one would not fit either
+		err := s.mergeSegments(ctx, []*segment{seg})
+		if isLeftOut(err) {
+			leftOut = errors.Join(leftOut, err)
+		} else if err != nil {
+			return leftOut, err // a fuller one would not fit either
 		}
 	}
-	return nil
+	return leftOut, nil
 }
