@@ -199,7 +199,12 @@ type hintReader struct {
 // openHint fails when the hint is missing, damaged at its start, or of another
 // segment; the segment is scanned then.
 func openHint(fs vfs.FS, dir string, seg *segment) (*hintReader, error) {
-	name := hintName(dir, seg.id)
+	return openHintThat(fs, dir, seg.id, func(h *hintHeader) bool { return h.uid == seg.uid && h.segmentSize == seg.size.Load() })
+}
+
+// openHintThat is openHint for a hint of whose segment more or less is known.
+func openHintThat(fs vfs.FS, dir string, id uint32, fits func(*hintHeader) bool) (*hintReader, error) {
+	name := hintName(dir, id)
 	file, err := fs.OpenRead(name)
 	if err != nil {
 		return nil, err
@@ -209,7 +214,7 @@ func openHint(fs vfs.FS, dir string, seg *segment) (*hintReader, error) {
 	if _, err = file.ReadAt(b, 0); err == nil {
 		r.hintHeader, err = decodeHintHeader(b)
 	}
-	if err == nil && (r.uid != seg.uid || r.segmentSize != seg.size.Load()) {
+	if err == nil && !fits(&r.hintHeader) {
 		err = fmt.Errorf("it belongs to segment %s of %d bytes", r.uid, r.segmentSize)
 	}
 	var size int64

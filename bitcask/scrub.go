@@ -118,7 +118,7 @@ func (s *Store) scrubEvery() {
 }
 
 // Scrub runs one pass now, as fast as the disk allows: it reads every sealed segment, those of
-// saved checkpoints included, and their hints, and checks every CRC. Damaged hints are made
+// saved checkpoints included, and the hints of the live ones, and checks every CRC. Damaged hints are made
 // again. A damaged segment is reported with file and offset, stays, and is merged no more; its other
 // values go on being served. Readers, writers and merges go on meanwhile.
 func (s *Store) Scrub(ctx context.Context) (report ScrubReport, err error) {
@@ -269,7 +269,7 @@ func (s *Store) scrubHint(seg *segment) (*Damage, error) {
 }
 
 func (s *Store) checkHint(seg *segment) *Damage {
-	d, err := checkHint(s.fs, s.path, seg, nil)
+	d, err := checkHint(s.fs, s.path, seg, nil, false)
 	if errors.Is(err, iofs.ErrNotExist) {
 		return &Damage{File: hintName(s.path, seg.id), Reason: "it is missing"}
 	}

@@ -105,6 +105,38 @@ func TestVerifyOfAnOpenStoreIsNotMisledByItsTail(t *testing.T) {
 	check("closed", 15)
 }
 
+// TestVerifyFindsNoDamageWhereACheckpointKeepsAPart: the checkpoint ends inside a segment that was sealed, hinted and merged
+// away since. Its hint is read nevertheless.
+func TestVerifyFindsNoDamageWhereACheckpointKeepsAPart(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, fs, tinyOptions(fs))
+	must(t, s.Put([]byte("a"), []byte("1")))
+	must(t, saveCheckpoint(s, 1))
+	must(t, s.Put([]byte("a"), []byte("2")))
+	must(t, s.Put([]byte("b"), []byte("3")))
+	kept := seal(t, s)
+	must(t, s.Merge(t.Context()))
+	check := func(damage ...string) {
+		t.Helper()
+		report, err := Verify(t.Context(), "db", tinyOptions(noWrites(t, fs)))
+		must(t, err)
+		if report.MissingHints > 0 || len(report.Damage) != len(damage) || (len(damage) > 0 && report.Damage[0].File != damage[0]) {
+			t.Fatalf("verify found %+v, should find %v", report, damage)
+		}
+	}
+	check()
+	must(t, s.Close())
+	check()
+	hint := hintName("db", kept.id)
+	size, err := fileSize(fs, hint)
+	must(t, err)
+	flip(t, fs, hint, size-1)
+	check(hint)
+	flip(t, fs, hint, size-1)
+	must(t, fs.Remove(hint)) // nobody needs it
+	check()
+}
+
 func TestDumpShowsEveryRecord(t *testing.T) {
 	fs := vfs.NewMem()
 	s := mustOpen(t, fs, tinyOptions(fs))
