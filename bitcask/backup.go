@@ -34,7 +34,7 @@ type BackupReport struct {
 }
 
 // Backup brings the directory dst to the state that the store has now, while reads, writes and merges
-// go on. dst is empty or missing (a full backup), or holds an older backup of this store: then
+// go on. dst is empty or missing (a full backup), or holds an older backup of this store that nobody has written to: then
 // only segments are copied that are not there yet by id, length and CRC, each of which is read to know.
 // The older backup is whole until the new one is, whatever happens; one that broke off is never taken for a whole
 // one. Damage in the store fails the backup, with file and offset: see Salvage.
@@ -145,11 +145,38 @@ func (b *backup) readOld() error {
 	if m.StoreID != b.storeID {
 		return fmt.Errorf("%w: it holds the backup of another store, %s", ErrNotEmpty, m.StoreID)
 	}
+	if written, err := b.writtenSince(m); err != nil {
+		return err
+	} else if written {
+		return fmt.Errorf("%w: it holds a backup that was opened as a store and written to since, which would be lost; back up into another directory", ErrNotEmpty)
+	}
 	if c := backupIn(m); c.AppliedIndex > b.source.meta.AppliedIndex {
 		return fmt.Errorf("the backup there is newer: it ends at index %d, the store at %d", c.AppliedIndex, b.source.meta.AppliedIndex)
 	}
 	b.old, b.nextID = m, m.NextID
 	return nil
+}
+
+// writtenSince tells whether there are entries in a backup that were not there when it was made.
+func (b *backup) writtenSince(m *manifest) (bool, error) {
+	made := backupIn(m).AppliedIndex
+	if m.AppliedIndex > made || slices.ContainsFunc(m.Segments, func(sm segmentMeta) bool { return sm.Last > made }) {
+		return true, nil
+	}
+	// The manifest lags behind the active segment of a store that was killed. A backup's is empty.
+	f, err := b.fs.OpenRead(segmentName(b.dst, m.Active))
+	if isNotExist(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var first [frameHeaderBytes]byte
+	_, err = f.ReadAt(first[:], segmentHeaderBytes)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return first != [frameHeaderBytes]byte{}, errors.Join(err, f.Close())
 }
 
 // backupIn is what makes a manifest that of a whole backup, nil if it is none.

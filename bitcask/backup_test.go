@@ -368,6 +368,56 @@ func TestBackupRefusesWhatItMustNotWriteOver(t *testing.T) {
 	must(t, s.Close())
 }
 
+// TestBackupRefusesABackupThatWasWrittenTo: somebody opened it as a store, and the next backup would take those writes away.
+func TestBackupRefusesABackupThatWasWrittenTo(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		writes  int
+		killed  bool
+		refused bool
+	}{
+		{"opened only", 0, false, false},
+		{"opened only, and killed", 0, true, false},
+		{"written to", 1, false, true},
+		{"written to, and killed", 1, true, true},
+		{"written to for long, and killed", 40, true, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs, _ := smallStore(t)
+			s := mustOpen(t, fs, tinyOptions(fs))
+			_, err := s.Backup(t.Context(), "backup")
+			must(t, err)
+			must(t, s.Close())
+			b, err := Open("backup", tinyOptions(fs))
+			must(t, err)
+			for n := range c.writes {
+				must(t, b.Put(fmt.Append(nil, "mine", n), make([]byte, 200)))
+			}
+			killed := fs.KillClone()
+			must(t, b.Close())
+			if c.killed {
+				fs = killed
+			}
+			s = mustOpen(t, fs, tinyOptions(fs))
+			for range 100 { // its index is beyond that of the backup
+				must(t, s.Put([]byte("k"), []byte("of the source")))
+			}
+			if _, err = s.Backup(t.Context(), "backup"); c.refused != errors.Is(err, ErrNotEmpty) {
+				t.Errorf("the next backup: %v", err)
+			}
+			must(t, s.Close())
+			b, err = Open("backup", tinyOptions(fs))
+			must(t, err)
+			for n := range c.writes {
+				if _, err := b.Get(fmt.Append(nil, "mine", n)); err != nil {
+					t.Errorf("what was written to the backup: %v", err)
+				}
+			}
+			must(t, b.Close())
+		})
+	}
+}
+
 // TestBackupOfADamagedStoreFailsAndNamesTheSource; the old backup stays.
 func TestBackupOfADamagedStoreFailsAndNamesTheSource(t *testing.T) {
 	fs, want := smallStore(t)
