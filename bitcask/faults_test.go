@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -297,6 +298,43 @@ func TestLimitsAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 	}
 	if v, err := s.Get([]byte("empty")); err != nil || len(v) != 0 {
 		t.Errorf("an empty value came back as %q, %v", v, err)
+	}
+}
+
+// TestBatchOfATermIsRefused: it would be void in the log, and an acknowledged write would be lost. Nor may it become valid
+// in a group with others.
+func TestBatchOfATermIsRefused(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, fs, tinyOptions(fs))
+	defer func() { must(t, s.Close()) }()
+	refuse := func() {
+		t.Helper()
+		var b Batch
+		b.Reset(7, 0)
+		if err := errors.Join(b.Put([]byte("k"), []byte("of term 7"), 0), s.Write(&b)); err == nil || !strings.Contains(err.Error(), "term 7") {
+			t.Errorf("a batch of term 7: %v", err)
+		}
+	}
+	refuse()
+	s.appender.mu.Lock()
+	var others sync.WaitGroup
+	for n := range 5 {
+		others.Go(func() {
+			if err := s.Put(fmt.Append(nil, "other", n), nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	others.Go(refuse)
+	for queued := 0; queued < 4; runtime.Gosched() { // the first leads
+		s.commits.mu.Lock()
+		queued = len(s.commits.queue)
+		s.commits.mu.Unlock()
+	}
+	s.appender.mu.Unlock()
+	others.Wait()
+	if _, err := s.Get([]byte("k")); !errors.Is(err, ErrNotFound) || s.Len() != 5 {
+		t.Errorf("the refused batch reads as %v, and there are %d keys, should be 5", err, s.Len())
 	}
 }
 

@@ -88,7 +88,8 @@ func (s *Store) Delete(key []byte) error {
 }
 
 // Write carries out a batch: all of it becomes visible at once, and a crash keeps
-// all of it or nothing. The batch must not be changed meanwhile.
+// all of it or nothing. The batch must not be changed meanwhile. One that is valid in a
+// term only (Reset) is refused: this store has none.
 func (s *Store) Write(b *Batch) error {
 	if b.Len() == 0 {
 		return nil
@@ -113,6 +114,9 @@ func (g *groupCommit) do(r *writeRequest) error {
 	defer g.requests.Put(r)
 	if g.store.opts.Replicated {
 		return ErrReplicated
+	}
+	if term, _ := BatchTerm(r.batch.buf); term != 0 {
+		return fmt.Errorf("bitcask: the batch is valid in term %d only, and a store that numbers its own entries has no terms: reset it to term 0; nothing was applied", term)
 	}
 	if limit := g.store.opts.MaxValueBytes; r.batch.maxValue > limit {
 		return fmt.Errorf("%w: value of %d bytes, the limit is %d (Options.MaxValueBytes)", ErrTooLarge, r.batch.maxValue, limit)
