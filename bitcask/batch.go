@@ -88,7 +88,7 @@ func (b *Batch) Delete(key []byte) error {
 func (b *Batch) Clear() {
 	b.lazyInit()
 	b.buf = b.buf[:batchHeaderBytes]
-	b.count = 0
+	b.count, b.maxValue = 0, 0
 	b.add(flagClear, nil, nil, 0)
 }
 

@@ -301,6 +301,23 @@ func TestLimitsAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 	}
 }
 
+// TestClearedValueIsNotTooLarge: what a batch has cleared again is not written, so its size is no reason to refuse the rest.
+func TestClearedValueIsNotTooLarge(t *testing.T) {
+	fs := vfs.NewMem()
+	o := tinyOptions(fs)
+	o.MaxValueBytes = 1000
+	s := mustOpen(t, fs, o)
+	var b Batch
+	must(t, b.Put([]byte("k"), make([]byte, 1001), 0))
+	b.Clear()
+	must(t, b.Put([]byte("k"), []byte("small"), 0))
+	must(t, s.Write(&b))
+	if v, err := s.Get([]byte("k")); err != nil || string(v) != "small" {
+		t.Errorf("k is %q, %v", v, err)
+	}
+	must(t, s.Close())
+}
+
 // TestBatchOfATermIsRefused: it would be void in the log, and an acknowledged write would be lost. Nor may it become valid
 // in a group with others.
 func TestBatchOfATermIsRefused(t *testing.T) {
