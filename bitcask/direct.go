@@ -28,8 +28,8 @@ func (s *Store) writesDirect() bool { return s.mapsWrites() }
 
 // writeOne appends one record and makes it visible. The key was checked.
 func (s *Store) writeOne(flags recordFlags, key, value []byte, expireAt int64) error {
-	if limit := s.opts.MaxValueBytes; len(value) > limit {
-		return fmt.Errorf("%w: value of %d bytes, the limit is %d (Options.MaxValueBytes)", ErrTooLarge, len(value), limit)
+	if err := s.checkValue(len(value)); err != nil {
+		return err
 	}
 	s.appender.mu.Lock()
 	defer s.appender.mu.Unlock()

@@ -301,6 +301,20 @@ func TestLimitsAreRefusedBeforeAnythingIsWritten(t *testing.T) {
 	}
 }
 
+// TestRefusedValueNamesTheLimitOfTheStore, however far beyond it the value is.
+func TestRefusedValueNamesTheLimitOfTheStore(t *testing.T) {
+	for _, durability := range []Durability{Always, Never} {
+		fs := vfs.NewMem()
+		s := mustOpen(t, fs, &Options{FS: fs, Logger: quiet, Durability: durability})
+		for _, size := range []int{9 << 20, 70 << 20} {
+			if err := s.Put([]byte("k"), make([]byte, size)); !errors.Is(err, ErrTooLarge) || !strings.Contains(err.Error(), "the limit is 8388608 (Options.MaxValueBytes)") {
+				t.Errorf("durability %s, value of %d bytes: %v", durability, size, err)
+			}
+		}
+		must(t, s.Close())
+	}
+}
+
 // TestClearedValueIsNotTooLarge: what a batch has cleared again is not written, so its size is no reason to refuse the rest.
 func TestClearedValueIsNotTooLarge(t *testing.T) {
 	fs := vfs.NewMem()

@@ -63,12 +63,22 @@ func (s *Store) put(key, value []byte, expireAt int64) error {
 		}
 		return s.writeOne(flags, key, value, expireAt)
 	}
+	if err := s.checkValue(len(value)); err != nil {
+		return err // a batch knows only the highest limit that a store may have
+	}
 	r := s.commits.request()
 	if err := r.own.Put(key, value, expireAt); err != nil {
 		s.commits.requests.Put(r)
 		return err
 	}
 	return s.commits.do(r)
+}
+
+func (s *Store) checkValue(bytes int) error {
+	if limit := s.opts.MaxValueBytes; bytes > limit {
+		return fmt.Errorf("%w: value of %d bytes, the limit is %d (Options.MaxValueBytes)", ErrTooLarge, bytes, limit)
+	}
+	return nil
 }
 
 // Delete removes key; a missing key is no error.
@@ -118,8 +128,8 @@ func (g *groupCommit) do(r *writeRequest) error {
 	if term, _ := BatchTerm(r.batch.buf); term != 0 {
 		return fmt.Errorf("bitcask: the batch is valid in term %d only, and a store that numbers its own entries has no terms: reset it to term 0; nothing was applied", term)
 	}
-	if limit := g.store.opts.MaxValueBytes; r.batch.maxValue > limit {
-		return fmt.Errorf("%w: value of %d bytes, the limit is %d (Options.MaxValueBytes)", ErrTooLarge, r.batch.maxValue, limit)
+	if err := g.store.checkValue(r.batch.maxValue); err != nil {
+		return err
 	}
 	if r.batch.Size() > maxFrameBytes {
 		return fmt.Errorf("%w: batch of %d bytes, the limit is %d", ErrTooLarge, r.batch.Size(), maxFrameBytes)
