@@ -51,6 +51,70 @@ func TestFailedSyncPoisonsForGood(t *testing.T) {
 	must(t, s.Close())
 }
 
+// TestEveryFailedSyncPoisons: of whatever file, each sync of some puts, a merge and a checkpoint fails in turn.
+func TestEveryFailedSyncPoisons(t *testing.T) {
+	failed := map[string]int{}
+	for nth := 1; ; nth++ {
+		var name string
+		syncs := 0
+		fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) *vfs.Fault {
+			if op.Kind == vfs.OpSync || op.Kind == vfs.OpSyncDir {
+				if syncs++; syncs == nth {
+					name = op.Name
+					return &vfs.Fault{Err: syscall.EIO}
+				}
+			}
+			return nil
+		})
+		s, err := Open("db", tinyOptions(fs))
+		if err != nil {
+			continue // it is one of those that Open needs
+		}
+		for i := range 30 {
+			_ = s.Put(fmt.Append(nil, "k", i%4), []byte(strings.Repeat("v", 300)))
+		}
+		_ = s.Merge(t.Context())
+		_ = saveCheckpoint(s, 1)
+		poisoned, last := s.Stats().Poisoned, name == ""
+		if !last && !poisoned {
+			t.Errorf("sync %d, of %s, failed, and the store takes writes", nth, name)
+		}
+		failed[filepath.Ext(name)]++
+		_ = s.Close() // poisoned
+		if last {
+			break
+		}
+	}
+	for _, ext := range []string{".tmp", ".seg"} {
+		if failed[ext] == 0 {
+			t.Errorf("no sync of a file *%s failed: %v", ext, failed)
+		}
+	}
+}
+
+// TestManifestWithoutRoomIsACleanRefusal, also on file systems that find out no sooner than in the sync.
+func TestManifestWithoutRoomIsACleanRefusal(t *testing.T) {
+	for _, kind := range []vfs.OpKind{vfs.OpCreate, vfs.OpWrite, vfs.OpSync} {
+		full := false
+		fs := vfs.NewFaulty(vfs.NewMem(), func(op vfs.Op) *vfs.Fault {
+			if full && op.Kind == kind && filepath.Base(op.Name) == manifestName+".tmp" {
+				return &vfs.Fault{Err: syscall.ENOSPC}
+			}
+			return nil
+		})
+		s := mustOpen(t, fs, tinyOptions(fs))
+		must(t, s.Put([]byte("a"), []byte("1")))
+		full = true
+		if err := saveCheckpoint(s, 1); !errors.Is(err, ErrNoSpace) {
+			t.Errorf("%v: a checkpoint without room for its manifest: %v", kind, err)
+		}
+		full = false
+		must(t, s.Put([]byte("a"), []byte("2")))
+		must(t, saveCheckpoint(s, 1))
+		must(t, s.Close())
+	}
+}
+
 // TestRestartAfterAFailedSyncDoesNotTrustTheCache: the pages of a write whose sync failed read well and count as clean, so that
 // a second sync does not write them. Power that failed then left a hole before entries that were acknowledged later.
 func TestRestartAfterAFailedSyncDoesNotTrustTheCache(t *testing.T) {

@@ -168,7 +168,11 @@ func writeManifest(fs vfs.FS, dir string, m *manifest) error {
 	_ = fs.Remove(tmp) // left from a crash
 	if err := vfs.WriteFileSync(fs, tmp, data); err != nil {
 		_ = fs.Remove(tmp)
-		return fmt.Errorf("write %s: %w", tmp, err)
+		err = fmt.Errorf("write %s: %w", tmp, err)
+		if errors.Is(err, vfs.ErrSync) && !isNoSpace(err) { // without room the old manifest stays, and that is all
+			return &syncError{err}
+		}
+		return err
 	}
 	if err := fs.Rename(tmp, name); err != nil {
 		return &syncError{fmt.Errorf("rename %s: %w", tmp, err)}

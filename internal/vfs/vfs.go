@@ -75,6 +75,9 @@ type File interface {
 // ErrLocked is what a *LockedError is, for errors.Is.
 var ErrLocked = errors.New("vfs: locked")
 
+// ErrSync marks an error of WriteFileSync whose bytes were written, and could not be synced.
+var ErrSync = errors.New("vfs: sync failed")
+
 // LockedError says who has the lock that could not be taken.
 type LockedError struct {
 	Name   string // the lock file
@@ -133,7 +136,7 @@ func ReadFile(fsys FS, name string) (data []byte, err error) {
 }
 
 // WriteFileSync creates a file with the given contents and syncs it. Its name is durable only after
-// SyncDir. If anything fails the name is removed again, as far as the disk lets us.
+// SyncDir. If anything fails the name is removed again, as far as the disk lets us; ErrSync tells a failed sync.
 func WriteFileSync(fsys FS, name string, data []byte) error {
 	f, err := fsys.Create(name)
 	if err != nil {
@@ -141,7 +144,9 @@ func WriteFileSync(fsys FS, name string, data []byte) error {
 	}
 	_, err = f.WriteAt(data, 0)
 	if err == nil {
-		err = f.Sync()
+		if err = f.Sync(); err != nil {
+			err = fmt.Errorf("%w: %w", ErrSync, err)
+		}
 	}
 	if closeErr := f.Close(); err == nil {
 		err = closeErr
