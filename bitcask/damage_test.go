@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
@@ -31,6 +32,40 @@ func smallStore(t *testing.T) (*vfs.Mem, map[string]string) {
 	must(t, s.buildHints(s.ctx))
 	must(t, s.Close())
 	return fs, h.acked
+}
+
+// TestOpenTellsWhatItCutsOff: what a kill left of a write is cut off, and its place and size are logged; room that was
+// never written to is not.
+func TestOpenTellsWhatItCutsOff(t *testing.T) {
+	fs := vfs.NewMem()
+	var log bytes.Buffer
+	options := func(fs vfs.FS) *Options {
+		o := tinyOptions(fs)
+		o.SegmentBytes, o.Logger = 4<<20, slog.New(slog.NewTextHandler(&log, nil))
+		return o
+	}
+	s := mustOpen(t, fs, options(fs))
+	must(t, s.Put([]byte("whole"), []byte("v")))
+	whole := s.appender.active.size.Load()
+	must(t, s.Put([]byte("torn"), []byte(strings.Repeat("x", 2000)))) // its frame needs no padding
+	torn := s.appender.active.size.Load()
+	killed := fs.KillClone()
+	must(t, s.Close())
+	untorn := killed.KillClone()
+	must(t, mustOpen(t, untorn, options(untorn)).Close())
+	if log.Len() > 0 {
+		t.Errorf("nothing was torn, and the log says %s", &log)
+	}
+	name := segmentName("db", 1)
+	flip(t, killed, name, whole+frameHeaderBytes+50)
+	s = mustOpen(t, killed, options(killed))
+	if s.Len() != 1 {
+		t.Fatalf("%d keys are left, should be 1", s.Len())
+	}
+	must(t, s.Close())
+	if want := fmt.Sprintf("file=%s offset=%d bytes=%d\n", name, whole, torn-whole); !strings.Contains(log.String(), want) {
+		t.Errorf("the log says %q, should say %q", &log, want)
+	}
 }
 
 func flip(t *testing.T, fs vfs.FS, name string, at int64) {

@@ -1,6 +1,7 @@
 package bitcask
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
@@ -246,6 +247,21 @@ func (e *readError) Error() string {
 	return fmt.Sprintf("read %s at offset %d: %v", e.file, e.offset, e.err)
 }
 func (e *readError) Unwrap() error { return e.err }
+
+// lastByte is the offset after the last byte between from and to that is not zero, from for none. What cannot be read counts
+// as zeros: it is for a message only.
+func lastByte(src io.ReaderAt, from, to int64) int64 {
+	for buf := make([]byte, min(mib, to-from)); to > from; to -= int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), to-from)]
+		if _, err := src.ReadAt(buf, to-int64(len(buf))); err != nil {
+			continue
+		}
+		if n := len(bytes.TrimRight(buf, "\x00")); n > 0 {
+			return to - int64(len(buf)) + int64(n)
+		}
+	}
+	return from
+}
 
 func (r *frameReader) corrupt(reason string) error {
 	return &CorruptError{File: r.name, Offset: r.offset, Reason: reason}

@@ -560,6 +560,9 @@ func (s *Store) syncRecovered() error {
 	a := &s.appender
 	end := a.active.size.Load()
 	if a.allocated > end {
+		if torn := lastByte(a.active.file, end, a.allocated); torn > end {
+			s.logger.Info("cutting off what an interrupted write left", "file", a.active.name, "offset", end, "bytes", torn-end)
+		}
 		if err := a.active.file.Truncate(end); err != nil {
 			return fmt.Errorf("cut segment %d at %d: %w", a.active.id, end, err)
 		}
