@@ -80,7 +80,8 @@ type diskState struct {
 
 // Open opens the store in dir, and creates it when dir is empty or missing. One
 // Store at a time may have a directory: others get ErrLocked. Damage that no
-// crash can have caused is ErrCorrupt; nothing is changed on disk then.
+// crash can have caused is ErrCorrupt; no segment is changed or removed then, only
+// what a crash left beside them, and hints that were missing are made.
 func Open(dir string, options *Options) (_ *Store, err error) {
 	opts, err := options.withDefaults()
 	if err != nil {
