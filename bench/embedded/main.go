@@ -6,7 +6,7 @@
 //
 // Every phase of every store runs in a process of its own: what it holds in memory is its own, and the process that
 // loads is killed, so that the one that reads has an unclean stop behind it. The stores take turns, round by round; the
-// median round counts. Keys have 16 bytes, values 256 random ones, all stores their defaults but for what bench/embedded/stores.go says.
+// median round counts, of two the higher figure. Keys have 16 bytes, values 256 random ones, all stores their defaults but for what bench/embedded/stores.go says.
 //
 // The result is printed and written to bench/results/<date>-embedded.md, with two plots.
 package main
@@ -59,7 +59,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.dir, "dir", ".", "where the data directories are made: the disk to measure")
 	fs.StringVar(&o.out, "out", "", "result file (default results/<date>-embedded.md)")
 	fs.IntVar(&o.keys, "keys", 1_000_000, "keys in each store")
-	fs.IntVar(&o.rounds, "rounds", 3, "rounds; the median counts")
+	fs.IntVar(&o.rounds, "rounds", 3, "rounds; the median counts, of two the higher figure")
 	fs.StringVar(&o.only, "only", "", `"compare" or "scale": one half of it`)
 	seconds := fs.Float64("seconds", 3, "length of a timed phase")
 	scale := fs.String("scale", "1000000,10000000", "numbers of keys to measure the engine alone with")

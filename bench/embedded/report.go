@@ -42,7 +42,18 @@ func (f *figures) merge(g figures) {
 	f.Lost += g.Lost
 }
 
-// median of each figure by itself.
+// whatCounts says what median takes.
+func whatCounts(rounds int) string {
+	switch {
+	case rounds == 2:
+		return "each figure is the higher one of the two rounds, by itself"
+	case rounds%2 == 0:
+		return "each figure is the higher one of the two rounds in the middle, by itself"
+	}
+	return "the median round counts, each figure by itself"
+}
+
+// median of each figure by itself, of an even number the higher one in the middle.
 func (r *report) median(engine string) (m figures) {
 	middle := func(of func(*figures) float64) float64 {
 		var all []float64
@@ -84,7 +95,7 @@ func (r *report) markdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# Embedded engines side by side, %s\n\n", r.when.Format(time.DateOnly))
 	fmt.Fprintf(&b, "- Command: `make bench-embedded` (`embedded -keys %d -rounds %d -seconds %v`).\n", r.options.keys, r.options.rounds, r.options.length.Seconds())
-	fmt.Fprintf(&b, "- Keys of 16 bytes, values of %d random bytes. Each phase of each store runs in a process of its own, after a sync of all that others left; the stores take turns; the median round counts, each figure by itself.\n", valueBytes)
+	fmt.Fprintf(&b, "- Keys of 16 bytes, values of %d random bytes. Each phase of each store runs in a process of its own, after a sync of all that others left; the stores take turns; %s.\n", valueBytes, whatCounts(r.options.rounds))
 	fmt.Fprintf(&b, "- pogreb v0.10.2, pebble v2.1.7, nutsdb v1.0.4, rosedb v2.4.0, mills: go.mills.io/bitcask/v2 v2.1.3; their defaults. raftcask: commit %s.\n", r.machine.Commit)
 	fmt.Fprintf(&b, "- Machine: %d cores (%s), %s; %s; load average before the run: %s; %s.\n", runtime.NumCPU(), r.machine.CPU, r.machine.Kernel, r.machine.Disk, r.machine.Load, runtime.Version())
 	if len(r.rounds) > 0 {
