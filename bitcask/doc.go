@@ -10,7 +10,7 @@
 //
 // By default a write is on disk when it returns; concurrent writers share one
 // fdatasync. Keys have 1 to 65,535 bytes and all live in memory (33 to 37 bytes and
-// the key for each, outside the garbage-collected heap); values have up to 8 MiB, or
+// the key for each, up to 9 more below half a million keys, outside the garbage-collected heap); values have up to 8 MiB, or
 // 64 with Options.MaxValueBytes. PutFrom and GetReader take large ones from a reader and give them to one.
 //
 // # Two ways to write
