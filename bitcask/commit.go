@@ -166,7 +166,9 @@ func (s *Store) Commit(index uint64) error {
 	if s.readOnly() {
 		return ErrReadOnly
 	}
-	return s.commitLocked(index)
+	err := s.commitLocked(index)
+	s.noteCommitSoon()
+	return err
 }
 
 func (s *Store) commitLocked(index uint64) error {

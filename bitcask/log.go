@@ -462,6 +462,15 @@ func (s *Store) LastIndex() uint64 {
 	return s.lastLocked()
 }
 
+// Uncommitted counts the entries at the end of the log that are not known to be committed. In a store that OpenReadOnly opened
+// they are not shown.
+func (s *Store) Uncommitted() uint64 {
+	s.log.mu.RLock()
+	defer s.log.mu.RUnlock()
+	committed := s.committer.point.Load().index // first: it may grow
+	return s.lastLocked() - committed
+}
+
 // lastLocked is the last entry's index. What show makes visible is not entered one by one. The caller holds log.mu or
 // appender.mu.
 func (s *Store) lastLocked() uint64 { return max(s.log.last, s.committer.point.Load().index) }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/raftcask/raftcask/internal/vfs"
 )
@@ -506,6 +507,36 @@ func TestEntryOfACutLogIsThereOrIsNot(t *testing.T) {
 	must(t, s.TruncateAfter(3))
 	if removing != "" {
 		t.Fatal("the active segment was not removed")
+	}
+	must(t, s.Close())
+}
+
+// TestStoreAtRestTellsWhatIsCommitted: whoever reads the files misses nothing that was acknowledged before the store came to
+// rest, and until then is told how much he does not see.
+func TestStoreAtRestTellsWhatIsCommitted(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, nil, replicatedOptions(fs))
+	fillReplicated(t, s, 9, 0)
+	must(t, s.Append([]Entry{dataEntry(10, 1, 1, "last", "v")}))
+	look := func() (found bool, uncommitted uint64) {
+		view, err := OpenReadOnly("db", replicatedOptions(fs))
+		must(t, err)
+		defer func() { must(t, view.Close()) }()
+		_, err = view.Get([]byte("last"))
+		return err == nil, view.Uncommitted()
+	}
+	if found, uncommitted := look(); found || uncommitted != 1 {
+		t.Errorf("before the commit: found %v, %d uncommitted", found, uncommitted)
+	}
+	must(t, s.Commit(10))
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		found, uncommitted := look()
+		if found && uncommitted == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("at rest: found %v, %d uncommitted", found, uncommitted)
+		}
 	}
 	must(t, s.Close())
 }

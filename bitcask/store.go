@@ -64,6 +64,7 @@ type Store struct {
 	ctx      context.Context      // ends at Close
 	wake     chan struct{}        // for the background goroutine, capacity 1
 	writeNow chan struct{}        // for writeBehind, capacity 1
+	noteNow  chan struct{}        // for noteCommits, capacity 1
 	populate chan populateRequest // for populatePages, capacity 1
 	workers  sync.WaitGroup
 	syncs    syncStats
@@ -87,7 +88,7 @@ func Open(dir string, options *Options) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{path: dir, opts: opts, fs: opts.FS, logger: opts.Logger, wake: make(chan struct{}, 1), writeNow: make(chan struct{}, 1), populate: make(chan populateRequest, 1)}
+	s := &Store{path: dir, opts: opts, fs: opts.FS, logger: opts.Logger, wake: make(chan struct{}, 1), writeNow: make(chan struct{}, 1), noteNow: make(chan struct{}, 1), populate: make(chan populateRequest, 1)}
 	s.space.sealAt = opts.SegmentBytes
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	defer func() {
@@ -142,6 +143,9 @@ func (s *Store) start() {
 	}
 	if s.mapsWrites() {
 		s.workers.Go(s.populatePages)
+	}
+	if s.opts.Replicated {
+		s.workers.Go(s.noteCommits)
 	}
 	if !s.opts.Scrub.Disabled {
 		s.workers.Go(s.scrubEvery)

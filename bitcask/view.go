@@ -336,7 +336,7 @@ func (v *viewLoader) finish() error {
 		return fmt.Errorf("sync %s: %w", active.name, err)
 	}
 	s.visible.keys.DropTombstones()
-	s.log.last = v.point.index
+	s.log.last = max(v.last, v.point.index)
 	s.log.forgotten.Store(v.point.index) // entries are not served
 	s.committer.point.Store(&v.point)
 	return nil
