@@ -44,8 +44,9 @@ type LostKey struct {
 
 // Salvage copies all of the store in src that still reads into a new store in dst: of each key the
 // value with the highest index that reads, unless a delete or a clear came later. Deletes whose
-// record is damaged are still known from an undamaged hint. Entries of a replicated log that are not known
-// committed are left out. src is not changed, and may be open. dst must be empty or missing.
+// record is damaged are still known from an undamaged hint. Entries at the end of a replicated log that are not known
+// committed are taken along, with a warning: they may have been acknowledged. src is not changed, and may be open. dst must
+// be empty or missing.
 func Salvage(ctx context.Context, src, dst string, options *Options) (SalvageReport, error) {
 	opts, err := options.withDefaults()
 	if err != nil {
@@ -97,6 +98,7 @@ type salvager struct {
 	// dropped is, for want of a manifest, where a log segment's entries were replaced by those of a later one.
 	dropped map[uint32]uint64
 	limit   uint64 // the highest index known committed
+	beyond  int    // entries above it
 	cleared uint64
 	clears  []*pendingEntry // that clear; only their index and segment are used
 	// damaged says which segments have damage; of those, entered has the records that read, by offset.
@@ -136,6 +138,10 @@ func (sv *salvager) load() error {
 		sv.enterHint(sv.files[id])
 	}
 	sv.judgeLost()
+	if sv.beyond > 0 {
+		sv.report.Warnings = append(sv.report.Warnings,
+			fmt.Sprintf("entries after %d are not known to be committed, %d of them; they were taken along, since they may have been acknowledged", sv.limit, sv.beyond))
+	}
 	sv.store.visible.keys.DropTombstones()
 	return nil
 }
@@ -226,13 +232,10 @@ func (sv *salvager) findDropped() {
 	}
 }
 
-// counts tells whether an entry is committed as far as is known.
+// counts tells whether an entry is part of the log as far as is known.
 func (sv *salvager) counts(p *pendingEntry) bool {
-	if p.segment.kind == mergedSegment {
-		return true
-	}
 	next, cut := sv.dropped[p.segment.id]
-	return p.index <= sv.limit && (!cut || p.index < next)
+	return p.segment.kind == mergedSegment || !cut || p.index < next
 }
 
 func asItShouldBe(dir string, id uint32, content uid, kind segmentKind, size int64) *segment {
@@ -371,6 +374,9 @@ func (sv *salvager) survey(seg *segment) error {
 func (sv *salvager) enterEntry(_ *frame, p *pendingEntry) error {
 	if !sv.counts(p) {
 		return nil
+	}
+	if p.segment.kind == logSegment && p.index > sv.limit {
+		sv.beyond++
 	}
 	for i := range p.records {
 		r := &p.records[i]

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -45,6 +49,35 @@ func (o *caskOptions) engine(cmd *cobra.Command) *bitcask.Options {
 	return &bitcask.Options{Logger: slog.New(handler)}
 }
 
+// nodeNotes is how long a node may take to note what it has committed, when no entry follows that says so.
+const nodeNotes = 2 * time.Second
+
+// open opens a store to read what it holds. Of the newest entries of a node only the node knows whether they are committed, until
+// it notes that: it is waited for. When it does not come, because the node was killed or has no majority, they are left out.
+func (o *caskOptions) open(cmd *cobra.Command, dir string) (*bitcask.Store, error) {
+	deadline := time.Now().Add(nodeNotes)
+	for last := uint64(0); ; {
+		s, err := bitcask.OpenReadOnly(dir, o.engine(cmd))
+		if err != nil {
+			return nil, err
+		}
+		committed, _ := s.Applied()
+		beyond := s.Uncommitted()
+		if last == 0 || committed+beyond < last { // the first look, or the log was truncated
+			last = committed + beyond
+		}
+		if committed >= last {
+			return s, nil
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintf(cmd.ErrOrStderr(), "warning: entries after %d are not known to be committed, %d of them, and are left out: the node was killed or has no majority\n", committed, beyond)
+			return s, nil
+		}
+		_ = s.Close() // only read
+		time.Sleep(nodeNotes / 20)
+	}
+}
+
 // caskDir finds the store that a directory is, or that is below a node's data directory.
 func caskDir(dir string) (string, error) {
 	info, err := os.Stat(dir)
@@ -54,17 +87,22 @@ func caskDir(dir string) (string, error) {
 	if !info.IsDir() {
 		return "", fmt.Errorf("%s is not a directory", dir)
 	}
-	if holdsCask(dir) {
-		return dir, nil
+	if held, err := holdsCask(dir); held || err != nil {
+		return dir, err
 	}
-	below, err := filepath.Glob(filepath.Join(globQuote(dir), "groups", "*", "cask"))
-	if err != nil {
+	groups, err := os.ReadDir(filepath.Join(dir, "groups"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	var found []string
-	for _, d := range below {
-		if holdsCask(d) {
-			found = append(found, d)
+	for _, group := range groups {
+		below := filepath.Join(dir, "groups", group.Name(), "cask")
+		held, err := holdsCask(below)
+		if err != nil {
+			return "", err
+		}
+		if held {
+			found = append(found, below)
 		}
 	}
 	switch len(found) {
@@ -77,17 +115,14 @@ func caskDir(dir string) (string, error) {
 }
 
 // holdsCask also knows a store that has lost its MANIFEST: salvage can work on it.
-func holdsCask(dir string) bool {
-	if _, err := os.Stat(filepath.Join(dir, "MANIFEST")); err == nil {
-		return true
+func holdsCask(dir string) (bool, error) {
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	segments, err := filepath.Glob(filepath.Join(globQuote(dir), "*.seg"))
-	return err == nil && len(segments) > 0
-}
-
-// globQuote keeps what a path has of a pattern's letters.
-func globQuote(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+	return slices.ContainsFunc(files, func(f fs.DirEntry) bool {
+		return f.Name() == "MANIFEST" || filepath.Ext(f.Name()) == ".seg"
+	}), err
 }
 
 func printDamage(w io.Writer, list []bitcask.Damage) error {

@@ -23,7 +23,7 @@ backup is whole until the new one is. The other cask commands read a backup too.
 			if err != nil {
 				return err
 			}
-			s, err := bitcask.OpenReadOnly(src, o.engine(cmd))
+			s, err := o.open(cmd, src)
 			if err != nil {
 				return err
 			}
@@ -80,7 +80,8 @@ func newCaskSalvage() *cobra.Command {
 		Use:   "salvage SRC DST",
 		Short: "Copy out of a damaged store what still reads",
 		Long: `Copy what still reads of a damaged store into a new one in DST, which must be empty or
-not exist: the newest value of each key, unless it was deleted later. What does not
+not exist: the newest value of each key, unless it was deleted later. Entries of a node's log
+that are not known to be committed are taken along, with a warning. What does not
 read is listed with file and offset, and the keys that were lost where that can be
 told. If anything was lost the exit code is 1. SRC is not changed.`,
 		Args: arguments("SRC", "DST"),

@@ -23,7 +23,7 @@ sums at the same entry. A running node tells its own: redis-cli RAFTCASK DIGEST.
 			if err != nil {
 				return err
 			}
-			s, err := bitcask.OpenReadOnly(dir, o.engine(cmd))
+			s, err := o.open(cmd, dir)
 			if err != nil {
 				return err
 			}

@@ -71,7 +71,7 @@ func newCaskStats() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			s, err := bitcask.OpenReadOnly(dir, o.engine(cmd))
+			s, err := o.open(cmd, dir)
 			if err != nil {
 				return err
 			}
@@ -139,7 +139,7 @@ keys and values in base64. Damage is a line like any other, and makes the exit c
 			out := bufio.NewWriter(cmd.OutOrStdout())
 			d := dumper{out: out, json: o.output == "json"}
 			if live {
-				err = d.live(dir, o.engine(cmd))
+				err = d.live(cmd, &o, dir)
 			} else {
 				err = bitcask.Dump(cmd.Context(), dir, o.engine(cmd), d.record)
 			}
@@ -204,8 +204,8 @@ type liveRecord struct {
 	Value []byte `json:"value"`
 }
 
-func (d *dumper) live(dir string, options *bitcask.Options) error {
-	s, err := bitcask.OpenReadOnly(dir, options)
+func (d *dumper) live(cmd *cobra.Command, o *caskOptions, dir string) error {
+	s, err := o.open(cmd, dir)
 	if err != nil {
 		return err
 	}

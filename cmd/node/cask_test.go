@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -273,5 +275,45 @@ func TestCaskSaysWhereItLooked(t *testing.T) {
 		if code, _, stderr := cli(t, "", "cask", name, several); code != exitUsage || !strings.Contains(stderr, filepath.Join("0002", "cask")) {
 			t.Errorf("%s of two stores: exit code %d, %q", name, code, stderr)
 		}
+	}
+}
+
+// TestCaskBackupOfAnIdleNodeHasWhatItAcknowledgedLast: the node notes what is committed when it comes to rest, and is waited for. What it
+// never commits is left out, and counted.
+func TestCaskBackupOfAnIdleNodeHasWhatItAcknowledgedLast(t *testing.T) {
+	dir := t.TempDir()
+	s, err := bitcask.Open(dir, &bitcask.Options{Replicated: true, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeCask(t, s)
+	write := func(index uint64) {
+		t.Helper()
+		var b bitcask.Batch
+		b.Reset(1, 0)
+		err := b.Put(fmt.Append(nil, "key-", index), []byte("v"), 0)
+		if err := errors.Join(err, s.Append([]bitcask.Entry{{Index: index, Term: 1, Data: b.Detach()}})); err != nil {
+			t.Fatal(err)
+		}
+	}
+	backup := func() (index uint64, stderr string) {
+		t.Helper()
+		var copied caskCopied
+		code, stdout, stderr := cli(t, "", "cask", "backup", dir, filepath.Join(t.TempDir(), "backup"), "--output", "json")
+		if err := json.Unmarshal([]byte(stdout), &copied); err != nil || code != 0 {
+			t.Fatalf("exit code %d, %v: %s", code, err, stderr)
+		}
+		return copied.Index, stderr
+	}
+	write(1)
+	if err := s.Commit(1); err != nil {
+		t.Fatal(err)
+	}
+	if index, stderr := backup(); index != 1 || stderr != "" {
+		t.Errorf("the backup ends at entry %d, %q", index, stderr)
+	}
+	write(2)
+	if index, stderr := backup(); index != 1 || !strings.Contains(stderr, "entries after 1 are not known to be committed, 1 of them, and are left out") {
+		t.Errorf("the backup ends at entry %d, %q", index, stderr)
 	}
 }
