@@ -246,11 +246,16 @@ func (o *offline) ownConfiguration(r *Recovery) ([]raft.Server, error) {
 	}
 	self, ok := findServer(old, r.NodeID)
 	if !ok {
-		// raft wants one. The node's own address is never dialed, and the others learn it by gossip.
-		self = raft.Server{ID: raft.ServerID(r.NodeID), Address: raft.ServerAddress(r.NodeID + ":9379")}
+		self = aloneServer(r.NodeID)
 	}
 	self.Suffrage = raft.Voter
 	return []raft.Server{self}, nil
+}
+
+// aloneServer is a node that nobody has an address of. raft wants one: the node's own is never dialed, and the others learn it by
+// gossip.
+func aloneServer(nodeID string) raft.Server {
+	return raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(nodeID), Address: raft.ServerAddress(nodeID + ":9379")}
 }
 
 // refuseUnfinished is for a directory that is half of the old cluster and half of a new one.

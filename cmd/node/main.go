@@ -84,7 +84,7 @@ An OK means that a majority of the nodes has the write on disk.`,
 	root.AddCommand(
 		newServe(), newDev(),
 		newGet(), newSet(), newDel(),
-		newCluster(), newImport(), newVerify(), newCask(), newRecover(), newVersion(),
+		newCluster(), newImport(), newVerify(), newCask(), newRecover(), newRestore(), newVersion(),
 	)
 	return root
 }
