@@ -232,6 +232,10 @@ func (n *Node) replace(ctx context.Context, s *session, req *AdminRequest) (Admi
 		return waiting("%s is catching up", next)
 	case !isMember:
 		return AdminResult{Done: true, Message: fmt.Sprintf("%s votes in the place of %s", next, old)}, nil
+	case !req.Again && oldServer.Suffrage == raft.Voter && countVoters(servers)%2 == 1:
+		// A node that came to take the place made the number even, or this is a slip of the operator's.
+		return AdminResult{}, fmt.Errorf("%w: %s votes already, so without %s the cluster would bear fewer failures than now: "+
+			"start a new node with --join and name that one, or use \"raftcask cluster remove %s\"", ErrNotApplied, next, old, old)
 	}
 	a, err := n.askNode(ctx, next, m.PeerAddr, controlRequest{Op: opState})
 	if err != nil {
@@ -442,6 +446,16 @@ func findServer(servers []raft.Server, id string) (raft.Server, bool) {
 		return raft.Server{}, false
 	}
 	return servers[i], true
+}
+
+func countVoters(servers []raft.Server) int {
+	voters := 0
+	for _, s := range servers {
+		if s.Suffrage == raft.Voter {
+			voters++
+		}
+	}
+	return voters
 }
 
 // gossipMember is a node that is alive by gossip.

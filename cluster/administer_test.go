@@ -279,6 +279,22 @@ func TestReplace(t *testing.T) {
 	c.write("k", "2")
 }
 
+func TestReplaceByMemberThatVotesAlreadyIsRefused(t *testing.T) {
+	c := newTestCluster(t, nil)
+	c.three()
+	leader := c.leader()
+	others := c.others(leader)
+	old, slip := others[0], others[1]
+	leader.mustRefuse(t, AdminRequest{Op: AdminReplace, Node: old.id, New: slip.id}, slip.id+" votes already")
+	// A new node may vote before the command comes, or comes again after it was stopped.
+	c.mustStart("n4", "", 0, leader.GossipAddr())
+	c.awaitMembers(leader, "n1:Voter", "n2:Voter", "n3:Voter", "n4:Voter")
+	if r := leader.must(t, AdminRequest{Op: AdminReplace, Node: old.id, New: "n4"}); !r.Done {
+		t.Errorf("got %+v", r)
+	}
+	c.awaitMembers(leader, sorted(leader.id+":Voter", slip.id+":Voter", "n4:Voter")...)
+}
+
 func TestReadReplicaNeverVotes(t *testing.T) {
 	c := newTestCluster(t, nil)
 	c.three()

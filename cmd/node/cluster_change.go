@@ -111,7 +111,8 @@ func newClusterReplace() *cobra.Command {
 		Short: "Take a node out once a new one votes in its place",
 		Long: `Take the node OLD out of the cluster once the node NEW has caught up and votes. Start NEW
 first, with --join. If NEW has the peer address of OLD, OLD is taken out first. The command
-may be stopped and repeated.`,
+may be stopped and repeated. It is refused if NEW votes already and the cluster would bear
+fewer failures without OLD.`,
 		Args: arguments("OLD", "NEW"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			sdk, err := c.dialPatiently("")
