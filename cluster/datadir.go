@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/raftcask/raftcask/bitcask"
 	"github.com/raftcask/raftcask/internal/vfs"
@@ -14,10 +15,13 @@ import (
 const dirLock = "LOCK"
 
 // LockDir takes the data directory for this process, and creates it if it is missing. It comes before anything else is
-// read or written there: two first starts in one directory would give it two identities. Another holder is
-// bitcask.ErrLocked.
+// written there: two first starts in one directory would give it two identities. Another holder is bitcask.ErrLocked,
+// the directory of an engine ErrIdentity.
 func LockDir(dir string) (io.Closer, error) {
 	fs := vfs.OS()
+	if err := refuseStore(fs, dir); err != nil {
+		return nil, err
+	}
 	if err := makeDir(fs, dir); err != nil {
 		return nil, fmt.Errorf("create data directory: %w", err)
 	}
@@ -31,4 +35,20 @@ func LockDir(dir string) (io.Closer, error) {
 		return nil, fmt.Errorf("lock the data directory: %w", err)
 	}
 	return lock, nil
+}
+
+// refuseStore keeps a node out of the directory of an engine, or of a backup of one. Nothing in it would be read: the
+// node would found an empty cluster beside the data.
+func refuseStore(fs vfs.FS, dir string) error {
+	names, err := fs.List(dir)
+	if err != nil || slices.Contains(names, identityFile) {
+		return nil // not there yet, or a node's already
+	}
+	i := slices.IndexFunc(names, func(name string) bool { return name == "MANIFEST" || filepath.Ext(name) == ".seg" })
+	if i < 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %s holds a %s: it is a store or a backup of the engine, not the data directory of a node, which has its store in %s below it; "+
+		"it was left as it is; look into it with \"raftcask cask\", and give the node an empty directory, which the other nodes fill",
+		ErrIdentity, dir, names[i], filepath.Join(groupsDir, fmt.Sprintf("%04d", defaultGroup), "cask"))
 }

@@ -96,6 +96,9 @@ func openOffline(dir string) (_ *offline, err error) {
 			err = errors.Join(err, o.close())
 		}
 	}()
+	if err := refuseStore(vfs.OS(), dir); err != nil {
+		return nil, err
+	}
 	if _, err := vfs.ReadFile(vfs.OS(), filepath.Join(dir, identityFile)); errors.Is(err, iofs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s has no %s: it is not the data directory of a node", ErrIdentity, dir, identityFile)
 	}
