@@ -31,7 +31,7 @@
 //	<dir>/identity.json     node id, cluster id, bootstrap state (identity.go)
 //	<dir>/peers.json        gossip addresses of the last known members
 //	<dir>/groups/0000/cask  the engine: Raft log and data in one
-//	<dir>/groups/0000/raft.db  Raft's term and vote
+//	<dir>/groups/0000/raft.db  Raft's term and vote, under a checksum (stable.go)
 //
 // # Goroutines
 //

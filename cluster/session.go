@@ -108,7 +108,7 @@ func (g *Group) raftConfig(notify chan<- bool, log *hclogAdapter) *raft.Config {
 // cluster that this one was recovered from.
 func (g *Group) checkCluster(index, term uint64, clusterID string) {
 	own := g.clusterID()
-	if now, err := g.stable.term(); err != nil || now != term || clusterID == own || own == "" {
+	if g.stable.term() != term || clusterID == own || own == "" {
 		return
 	}
 	g.fatal(fmt.Errorf("%w: entry %d of the log is of cluster %s, and this node belongs to cluster %s: it was given the data or the peers of another one; move its data directory away, and start it with an empty one and a new node id",

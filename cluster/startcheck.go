@@ -80,10 +80,7 @@ func (g *Group) checkStart(identity *identityStore) error {
 func (g *Group) readStartState() (*startState, error) {
 	st := &startState{first: g.store.FirstIndex(), last: g.store.LastIndex()}
 	st.applied, st.appliedTerm = g.store.Applied()
-	var err error
-	if st.term, err = g.stable.term(); err != nil {
-		return nil, fmt.Errorf("read raft's term: %w", err)
-	}
+	st.term = g.stable.term()
 	snapshots, err := fsm.NewSnapshotStore(g.logs, g.log).List()
 	if err != nil {
 		return nil, fmt.Errorf("list snapshots: %w", err)

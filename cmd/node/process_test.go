@@ -302,6 +302,45 @@ func TestServeKeepsDataThroughAKillAndRefusesDamage(t *testing.T) {
 	}
 }
 
+func TestDamagedTermAndVoteAreRefusedWithoutAStackTrace(t *testing.T) {
+	dir := t.TempDir()
+	port := freePorts(t, 1)
+	args := []string{
+		"serve", "--id", "n1", "--data", dir, "--resp-addr", loopback(port), "--http-addr", loopback(port + httpPortOffset),
+		"--peer-addr", loopback(port + peerPortOffset), "--gossip-addr", loopback(port + gossipPortOffset),
+	}
+	node := start(t, "node is up", args...)
+	node.stderr.wait(t)
+	if code := node.stop(t); code != exitDone {
+		t.Fatalf("exit code %d", code)
+	}
+	path := filepath.Join(dir, "groups", "0000", "raft.db")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(data[2*os.Getpagesize():])
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	node = start(t, "", args...)
+	if code := node.exit(t); code != exitFailed {
+		t.Errorf("exit code %d", code)
+	}
+	last := lastLine(node.stderr.text())
+	for _, want := range []string{"damaged", path, "--id"} {
+		if !strings.Contains(last, want) {
+			t.Errorf("got %q, want %q in it", last, want)
+		}
+	}
+	if strings.Contains(node.stderr.text(), "goroutine") {
+		t.Error("a stack trace")
+	}
+	if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, data) {
+		t.Errorf("the damaged file was changed, %v", err)
+	}
+}
+
 // flipAByte damages the middle of what the segment holds.
 func flipAByte(t *testing.T, dir string) {
 	t.Helper()
