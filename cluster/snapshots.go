@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -31,7 +30,7 @@ func (g *Group) snapshotByBytes() {
 			return
 		}
 		s := g.session()
-		if s == nil {
+		if s == nil || !s.hasNews() {
 			return
 		}
 		s.setTrailing(limits.TrailingBytes, stats.LogBytes, stats.LogEntries)
@@ -43,11 +42,23 @@ func (g *Group) snapshotByBytes() {
 		case g.ctx.Err() != nil:
 		default:
 			notBefore = time.Now().Add(snapshotRetry)
-			if !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-				g.log.Info("no snapshot yet", "log_bytes", stats.LogBytes, "error", err)
-			}
+			g.log.Info("no snapshot yet", "log_bytes", stats.LogBytes, "error", err)
 		}
 	})
+}
+
+// hasNews tells whether raft has given the state machine anything since the last snapshot. If not, raft refuses to take
+// one, with a warning each time; a node that was restarted and has no leader could go on like that for ever.
+func (s *session) hasNews() bool {
+	saved, err := s.snapshots.List()
+	if err != nil {
+		return true // let raft tell
+	}
+	var last uint64
+	if len(saved) > 0 {
+		last = saved[0].Index
+	}
+	return s.fsm.Fed() > last
 }
 
 // snapshot asks raft for one, and returns when the log is cut behind it.

@@ -61,6 +61,10 @@ func (f *FSM) AppliedIndex() uint64 {
 	return index
 }
 
+// Fed is the last entry that raft gave to this process, or the one it started at. After a restart it is behind
+// AppliedIndex for a while.
+func (f *FSM) Fed() uint64 { return f.fed.Load() }
+
 // Apply applies one entry.
 func (f *FSM) Apply(log *raft.Log) any { return f.ApplyBatch([]*raft.Log{log})[0] }
 
