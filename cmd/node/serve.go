@@ -54,7 +54,9 @@ func newServe() *cobra.Command {
 		Short: "Run one node",
 		Long: `Run one node of a cluster. The first start of a new cluster needs the same
 --bootstrap-expect on every node, and --join with a gossip address, so that every
-node can be found. Later starts need neither, but may have them.
+node can be found. Keep both for every later start. A node that is in a cluster does
+not need them, but one that finds its directory empty, as when a volume was not
+mounted, founds a new cluster of its own without them.
 
 Every flag can also be given by an environment variable (--max-value-bytes is
 RAFTCASK_MAX_VALUE_BYTES) or a line in the YAML file that --config names
