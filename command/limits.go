@@ -39,6 +39,10 @@ func Check(spec *Spec, args [][]byte, lim Limits) *Reply {
 	for i := 1; i < len(args); i++ {
 		n := len(args[i])
 		if first != 0 && i >= first && i <= last && (i-first)%step == 0 {
+			if n > lim.MaxKeyBytes && spec.Class != Write {
+				r := Err(fmt.Sprintf("ERR the key of %d bytes is too long, the limit is %d: no such key can exist", n, lim.MaxKeyBytes))
+				return &r
+			}
 			if n > lim.MaxKeyBytes {
 				return refuse("the key of %d bytes is too long, the limit is %d", n, lim.MaxKeyBytes)
 			}

@@ -199,6 +199,10 @@ func TestTooLargeIsRefusedAndTheConnectionGoesOn(t *testing.T) {
 	}
 	c.send(encode("SET", strings.Repeat("k", 70_000), "v"))
 	c.expect("-ERR not applied: the key of 70000 bytes is too long, the limit is 65535\r\n")
+	for _, read := range []string{"GET", "EXISTS"} { // nothing would have been applied
+		c.send(encode(read, strings.Repeat("k", 70_000)))
+		c.expect("-ERR the key of 70000 bytes is too long, the limit is 65535: no such key can exist\r\n")
+	}
 	largest := strings.Repeat("v", command.DefaultMaxValueBytes)
 	c.send(encode("SET", "k", largest) + encode("GET", "k"))
 	c.expect("+OK\r\n" + bulk(largest))
