@@ -99,7 +99,7 @@ var table = sorted([]*Spec{
 	row("info", -1, Server, "loading stale", noKeys, "server", "1.0.0", "[section [section ...]]", "Describe the state of the node.", nil),
 	row("role", 1, Server, "noscript loading stale fast", noKeys, "server", "2.8.12", "", "Tell whether the node leads or follows.", nil),
 	row("config", -2, Server, "", noKeys, "server", "2.0.0", "subcommand [argument ...]", "Read the settings of the node.", nil),
-	row("raftcask", -2, Server, "noscript loading stale", noKeys, "server", "7.4.0", "subcommand [argument ...]", "Describe the cluster, for this program's own tools.", nil),
+	row("raftcask", -2, Server, "noscript loading stale", noKeys, "server", "7.4.0", "subcommand [argument ...]", "Read from one node (READ, READMODE), and describe or change the cluster; see RAFTCASK HELP.", nil),
 	row("time", 1, Server, session, noKeys, "server", "2.6.0", "", "Tell the time of the node.", nil),
 })
 

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftcask/raftcask/client"
 	"github.com/raftcask/raftcask/cluster"
 )
 
@@ -199,6 +200,29 @@ func TestClientCommands(t *testing.T) {
 	}
 	if code, _, stderr := cli(t, strings.Repeat("v", 8*mib+1), "set", "k", "-", "--addr", addr); code != exitFailed || !strings.Contains(stderr, "too long") {
 		t.Errorf("a value that is too long: exit code %d, %.200q", code, stderr)
+	}
+}
+
+func TestWrongNumberOfArgumentsIsNoUnknownSubcommand(t *testing.T) {
+	_, ports := startDev(t, 1)
+	sdk, err := client.New(client.Options{Addrs: []string{loopback(ports[0])}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sdk.Close() }() // everything was answered
+	for args, want := range map[string]string{
+		"READ 500":    "ERR wrong number of arguments for 'raftcask|read' command",
+		"digest x":    "ERR wrong number of arguments for 'raftcask|digest' command",
+		"REPLACE n1":  "ERR wrong number of arguments for 'raftcask|replace' command",
+		"FROBNICATE":  "ERR unknown subcommand 'FROBNICATE'. Try RAFTCASK HELP.",
+		"READ 1 GET":  "ERR wrong number of arguments for 'get' command",
+		"STATUS more": "ERR wrong number of arguments for 'raftcask|status' command",
+	} {
+		_, err := sdk.Do(t.Context(), append([]any{"RAFTCASK"}, anys(strings.Fields(args))...)...)
+		var refused *client.ServerError
+		if !errors.As(err, &refused) || refused.Text != want {
+			t.Errorf("RAFTCASK %s: got %v, want %s", args, err, want)
+		}
 	}
 }
 

@@ -3,21 +3,19 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"strings"
 
 	"github.com/raftcask/raftcask/cluster"
 	"github.com/raftcask/raftcask/command"
 )
 
-// raftcask answers RAFTCASK, the command of this program's own tools.
+// raftcask answers RAFTCASK: what this program's own tools ask, and stale reads, which are for everybody.
 func (s *Server) raftcask(ctx context.Context, args [][]byte) command.Reply {
 	if s.node.Load().Removed() && !command.IsWord(args[1], "HELP") {
 		return removedReply() // what it knows of the cluster is old
 	}
 	switch sub := args[1]; {
-	case command.IsWord(sub, "STATUS"):
-		if len(args) != 2 {
-			return command.WrongArgs("raftcask|status")
-		}
+	case command.IsWord(sub, "STATUS") && len(args) == 2:
 		return s.clusterStatus(ctx)
 	case command.IsWord(sub, "MEMBERS") && len(args) == 2:
 		return s.members(ctx)
@@ -49,7 +47,17 @@ func (s *Server) raftcask(ctx context.Context, args [][]byte) command.Reply {
 			"DIGEST", "Sum up this node's own data at its applied entry, as JSON; equal on all nodes at the same entry. Reads all of it.",
 			"LEAVE", "Take this node out of its cluster, and stop it.")
 	}
-	return command.UnknownSubcommand("RAFTCASK", args[1])
+	return noSubcommand(args[1])
+}
+
+// noSubcommand is the reply to a subcommand of RAFTCASK that does not exist, or not with so many arguments.
+func noSubcommand(sub []byte) command.Reply {
+	for _, name := range []string{"STATUS", "MEMBERS", "REMOVE", "TRANSFER", "REPLACE", "LEAVE", "READ", "DIGEST"} {
+		if command.IsWord(sub, name) {
+			return command.WrongArgs("raftcask|" + strings.ToLower(name))
+		}
+	}
+	return command.UnknownSubcommand("RAFTCASK", sub)
 }
 
 // digest sums up this node's own data.
