@@ -224,7 +224,7 @@ func (p *Peer) acceptHello(conn net.Conn) (Hello, route, error) {
 	}
 	if refusal != "" {
 		p.refusals.add(slog.LevelWarn, conn.RemoteAddr(), refusal,
-			"node", hello.NodeID, "cluster", hello.ClusterID, "kind", hello.Kind.String(), "group", hello.Group)
+			"peer", hello.NodeID, "cluster", hello.ClusterID, "kind", hello.Kind.String(), "group", hello.Group)
 		return Hello{}, route{}, &RefusedError{Reason: refusal}
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -210,6 +211,32 @@ func TestDialerRefusesOtherAnswers(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The node's logger has its own id as "node".
+func TestRefusedPeerIsNotLoggedAsTheNode(t *testing.T) {
+	checkLeaks(t)
+	lines := &logLines{written: make(chan string, 8)}
+	p := newPeer(t, "n1", func(cfg *PeerConfig) {
+		cfg.Logger = slog.New(slog.NewTextHandler(lines, nil)).With("node", "n1")
+	})
+	if _, err := newPeer(t, "n2", inCluster("other")).Call(short(t), p.Addr().String(), KindConfirm, 0, nil); err == nil {
+		t.Fatal("another cluster's node was let in")
+	}
+	if line := <-lines.written; strings.Count(line, " node=") != 1 || !strings.Contains(line, " peer=n2") {
+		t.Errorf("logged %s", line)
+	}
+}
+
+// logLines passes on what is logged, a line at a time.
+type logLines struct{ written chan string }
+
+func (l *logLines) Write(line []byte) (int, error) {
+	select {
+	case l.written <- string(line):
+	default:
+	}
+	return len(line), nil
 }
 
 // A stranger who opens a connection and trickles bytes gives his place back after handshakeTimeout.

@@ -55,7 +55,7 @@ func (p *Peer) serveCalls(conn net.Conn, closer io.Closer, from Hello, handler H
 	<-written
 	s.handlers.Wait()
 	if p.ctx.Err() == nil {
-		p.cfg.Logger.Debug("a peer's connection for calls ended", "node", from.NodeID, "kind", from.Kind.String(), "reason", err)
+		p.cfg.Logger.Debug("a peer's connection for calls ended", "peer", from.NodeID, "kind", from.Kind.String(), "reason", err)
 	}
 }
 
