@@ -67,18 +67,42 @@ type identityStore struct {
 	changes uint64 // of cur
 }
 
-// EnsureNodeID returns the id of the node in dir. If dir has none, want becomes its id, or a generated
-// one when want is empty. An id other than want is ErrIdentity.
-func EnsureNodeID(dir, want string) (string, error) {
-	s, err := openIdentity(vfs.OS(), dir, want)
+// NodeID returns the id of the node in dir. If dir has none, it is want, or a generated one when want is empty; Open
+// writes it, so that a start that fails before leaves no id behind. An id other than want is ErrIdentity.
+func NodeID(dir, want string) (string, error) {
+	s, err := readIdentity(vfs.OS(), dir, want)
 	if err != nil {
 		return "", err
 	}
 	id := s.get()
+	if id.NodeID == "" {
+		return newNodeID(want), nil
+	}
 	return id.NodeID, id.refuse(dir)
 }
 
+func newNodeID(want string) string {
+	if want == "" {
+		return uuid.NewString()
+	}
+	return want
+}
+
+// openIdentity reads the identity, and makes that of a new directory.
 func openIdentity(fs vfs.FS, dir, want string) (*identityStore, error) {
+	s, err := readIdentity(fs, dir, want)
+	if err != nil || s.cur.NodeID != "" {
+		return s, err
+	}
+	if err := makeDir(fs, dir); err != nil {
+		return nil, fmt.Errorf("create data directory: %w", err)
+	}
+	return s, s.update(func(id *identity) error { id.NodeID = newNodeID(want); return nil })
+}
+
+// readIdentity leaves NodeID empty for a new directory. One with data but without an identity is not new: a node that
+// forgot who it is must not vote.
+func readIdentity(fs vfs.FS, dir, want string) (*identityStore, error) {
 	s := &identityStore{fs: fs, dir: dir}
 	if want != "" {
 		if err := checkNodeID(want); err != nil {
@@ -87,7 +111,11 @@ func openIdentity(fs vfs.FS, dir, want string) (*identityStore, error) {
 	}
 	data, err := vfs.ReadFile(fs, filepath.Join(dir, identityFile))
 	if errors.Is(err, iofs.ErrNotExist) {
-		return s, s.create(want)
+		names, err := fs.List(filepath.Join(dir, groupsDir))
+		if err == nil && len(names) > 0 {
+			return nil, fmt.Errorf("%w: %s has data but no %s; restore the file, or start with an empty directory and a new node id", ErrIdentity, dir, identityFile)
+		}
+		return s, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read identity: %w", err)
@@ -102,22 +130,6 @@ func openIdentity(fs vfs.FS, dir, want string) (*identityStore, error) {
 		return nil, fmt.Errorf("%w: %s belongs to node %q, not to %q; use that id, or another directory", ErrIdentity, dir, s.cur.NodeID, want)
 	}
 	return s, nil
-}
-
-// create makes the identity of a new directory. A directory with data but without an identity is no new
-// one: a node that forgot who it is must not vote.
-func (s *identityStore) create(want string) error {
-	names, err := s.fs.List(filepath.Join(s.dir, groupsDir))
-	if err == nil && len(names) > 0 {
-		return fmt.Errorf("%w: %s has data but no %s; restore the file, or start with an empty directory and a new node id", ErrIdentity, s.dir, identityFile)
-	}
-	if err := makeDir(s.fs, s.dir); err != nil {
-		return fmt.Errorf("create data directory: %w", err)
-	}
-	if want == "" {
-		want = uuid.NewString()
-	}
-	return s.update(func(id *identity) error { id.NodeID = want; return nil })
 }
 
 // get returns a copy; Prepared and Never are replaced, never changed in place.

