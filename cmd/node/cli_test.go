@@ -27,6 +27,8 @@ func TestMistakesInTheCommandLine(t *testing.T) {
 		{"srve", []string{`unknown command "srve"`, `did you mean "raftcask serve"?`}},
 		{"frobnicate", []string{`unknown command "frobnicate"`, "--help"}},
 		{"cluster stats", []string{`unknown command "stats" for "raftcask cluster"`, `"raftcask cluster status"`}},
+		{"bogus --help", []string{`unknown command "bogus"`}},
+		{"cluster bogus --help", []string{`unknown command "bogus" for "raftcask cluster"`}},
 		{"--nodes 3", []string{"unknown flag --nodes"}},
 		{"serve --rsp-addr :1", []string{"serve", "unknown flag --rsp-addr", "did you mean --resp-addr?"}},
 		{"serve -x", []string{"unknown flag -x"}},
@@ -91,9 +93,12 @@ func TestHelpGoesToStdout(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	code, stdout, _ := cli(t, "", "version")
-	if code != exitDone || !strings.HasPrefix(stdout, "raftcask ") {
-		t.Errorf("exit code %d, %q", code, stdout)
+	_, want, _ := cli(t, "", "version")
+	for _, arg := range []string{"version", "--version", "-v"} {
+		code, stdout, stderr := cli(t, "", arg)
+		if code != exitDone || !strings.HasPrefix(stdout, "raftcask ") || stdout != want {
+			t.Errorf("%s: exit code %d, %q, %q", arg, code, stdout, stderr)
+		}
 	}
 }
 

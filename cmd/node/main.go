@@ -54,7 +54,11 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
+	unknown := refuseHelpOfUnknown(root)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = *unknown
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -73,6 +77,7 @@ func newRoot() *cobra.Command {
 		Short: "A replicated key-value store that speaks the Redis protocol",
 		Long: `A replicated key-value store that speaks the Redis protocol.
 An OK means that a majority of the nodes has the write on disk.`,
+		Version:       versionText(), // for --version and -v
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		// Cobra's own message for an unknown command has several lines.
@@ -81,6 +86,7 @@ An OK means that a majority of the nodes has the write on disk.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(flagError)
+	root.SetVersionTemplate("raftcask {{.Version}}\n")
 	root.AddCommand(
 		newServe(), newDev(),
 		newGet(), newSet(), newDel(),

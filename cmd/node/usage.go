@@ -41,6 +41,21 @@ func helpOrUnknown(cmd *cobra.Command, args []string) error {
 	return usagef("%s: see %q", text, cmd.CommandPath()+" --help")
 }
 
+// refuseHelpOfUnknown makes the help of a subcommand that does not exist an error: cobra would print that of the command
+// above. Help functions cannot fail, so the error is there when the command has ended.
+func refuseHelpOfUnknown(root *cobra.Command) *error {
+	var unknown error
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+			unknown = helpOrUnknown(cmd, cmd.Flags().Args())
+			return
+		}
+		help(cmd, args)
+	})
+	return &unknown
+}
+
 func commandNames(cmd *cobra.Command) []string {
 	var names []string
 	for _, sub := range cmd.Commands() {
