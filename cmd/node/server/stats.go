@@ -71,7 +71,7 @@ func newNodeCollector(s *Server) *nodeCollector {
 
 	add(gauge, "keys", "Keys, expired ones that are not removed yet included.", group, func(r *reading) float64 { return float64(r.engine.Keys) })
 	add(gauge, "segments", "Files of the store.", group, func(r *reading) float64 { return float64(r.engine.Segments) })
-	add(gauge, "disk_bytes", "Bytes of the store's files.", group, func(r *reading) float64 { return float64(r.engine.DiskBytes) })
+	add(gauge, "disk_bytes", "Bytes of the store's segments. Not in it: hints, space allocated ahead (up to 16 MiB), and the file RESERVE, which may be as large as a segment.", group, func(r *reading) float64 { return float64(r.engine.DiskBytes) })
 	add(gauge, "live_bytes", "Bytes of records that a read can reach.", group, func(r *reading) float64 { return float64(r.engine.LiveBytes) })
 	add(gauge, "damaged_places", "Places in segments and hints that the scrub found damaged, and that are still there.", group, func(r *reading) float64 { return float64(len(r.engine.Scrub.Damage)) })
 	add(counter, "scrub_passes_total", "Whole passes of the scrub over the sealed segments.", group, func(r *reading) float64 { return float64(r.engine.Scrub.Passes) })
