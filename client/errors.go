@@ -32,13 +32,21 @@ type UnknownError struct {
 // Error says that the write may have been applied, why that is unknown, and what to do.
 func (e *UnknownError) Error() string {
 	text := fmt.Sprintf("client: %s may or may not have been applied: %v", e.Command, e.Cause)
+	advice, again := keyAdvice, " write again"
+	if strings.HasPrefix(e.Command, "RAFTCASK ") { // what was asked is about members, not keys
+		advice, again = membersAdvice, " try again"
+	}
 	if strings.Contains(text, advice) {
 		return text // the server has said it
 	}
-	return text + "; " + advice + " write again"
+	return text + "; " + advice + again
 }
 
-const advice = "read the key before you"
+// What to do after an unknown outcome, as servers begin it too.
+const (
+	keyAdvice     = "read the key before you"
+	membersAdvice = `look at "raftcask cluster members" before you`
+)
 
 // Is makes errors.Is(err, ErrOutcomeUnknown) hold.
 func (*UnknownError) Is(target error) bool { return target == ErrOutcomeUnknown }

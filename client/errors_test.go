@@ -19,6 +19,14 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 			`client: INCR "n" may or may not have been applied: UNKNOWN it may have been; read the key before you retry`,
 		},
 		{
+			&UnknownError{`RAFTCASK "REMOVE"`, broken},
+			`client: RAFTCASK "REMOVE" may or may not have been applied: EOF; look at "raftcask cluster members" before you try again`,
+		},
+		{
+			&UnknownError{`RAFTCASK "REMOVE"`, errors.New(`UNKNOWN time is over; look at "raftcask cluster members" before you try again`)},
+			`client: RAFTCASK "REMOVE" may or may not have been applied: UNKNOWN time is over; look at "raftcask cluster members" before you try again`,
+		},
+		{
 			&NotAppliedError{`INCR "n"`, 3, 1500 * time.Millisecond, broken},
 			`client: INCR "n" was not applied: gave up after 3 tries in 1.5s: EOF; it is safe to try again`,
 		},
@@ -34,6 +42,16 @@ func TestErrorsSayWhatToDo(t *testing.T) {
 		}
 		if strings.Contains(test.want, "EOF") && !errors.Is(test.err, broken) {
 			t.Errorf("%v does not unwrap to its cause", test.err)
+		}
+	}
+}
+
+// TestLookingAtTheClusterIsNoWrite: nothing of it could have been applied.
+func TestLookingAtTheClusterIsNoWrite(t *testing.T) {
+	for sub, write := range map[string]bool{"STATUS": false, "members": false, "REMOVE": true, "TRANSFER": true} {
+		r, err := parse([]any{"RAFTCASK", sub})
+		if err != nil || r.write != write {
+			t.Errorf("RAFTCASK %s: write %v, %v", sub, r.write, err)
 		}
 	}
 }

@@ -248,12 +248,13 @@ func parse(args []any) (request, error) {
 	if changesConnection[r.name] || changesConnection[r.name+second] {
 		return request{}, fmt.Errorf("client: %s changes the state of one connection, but calls share connections: it cannot be sent with Do", r.name)
 	}
-	r.write = !reads[r.name]
+	r.write = !reads[r.name] && !reads[r.name+second]
 	return r, nil
 }
 
 // reads are the commands that change nothing. Do takes any other command for a write.
-var reads = set("DBSIZE ECHO EXISTS EXPIRETIME GET GETRANGE INFO KEYS MGET PEXPIRETIME PING PTTL RANDOMKEY ROLE SCAN STRLEN SUBSTR TIME TOUCH TTL TYPE")
+var reads = set("DBSIZE ECHO EXISTS EXPIRETIME GET GETRANGE INFO KEYS MGET PEXPIRETIME PING PTTL RANDOMKEY ROLE SCAN STRLEN SUBSTR TIME TOUCH TTL TYPE").
+	with("RAFTCASK MEMBERS", "RAFTCASK STATUS")
 
 // changesConnection are the commands whose effect would stay behind on a shared connection.
 var changesConnection = set("ASKING AUTH DISCARD EXEC HELLO MONITOR MULTI PSUBSCRIBE PUNSUBSCRIBE QUIT READONLY READWRITE RESET SELECT SSUBSCRIBE "+

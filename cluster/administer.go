@@ -80,7 +80,7 @@ func (n *Node) administerOnce(ctx context.Context, req AdminRequest) (AdminResul
 	case err != nil && a.Node == "" && ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) && req.Op == AdminTransfer:
 		return AdminResult{}, fmt.Errorf("%w: %w", ErrNoLeader, err) // to hand over twice does no harm
 	case err != nil:
-		return AdminResult{}, fmt.Errorf("%w: the leader %s did not answer: %w; look at the members before you try again", ErrUnknown, id, err)
+		return AdminResult{}, fmt.Errorf("%w: the leader %s did not answer: %w; look at \"raftcask cluster members\" before you try again", ErrUnknown, id, err)
 	case a.Admin == nil:
 		return AdminResult{}, fmt.Errorf("%w: the leader %s does not know such requests: it runs another version", ErrNotApplied, id)
 	}
@@ -374,7 +374,7 @@ func (n *Node) examine(ctx context.Context, s *session, target string) (*census,
 }
 
 func notMember(id string) error {
-	return fmt.Errorf("%w: %q; look at the members for the ids", errNotMember, id)
+	return fmt.Errorf("%w: %q; \"raftcask cluster members\" shows the ids", errNotMember, id)
 }
 
 // checkRemoval refuses what would leave a cluster that cannot act.
@@ -437,7 +437,7 @@ func changeOutcome(err error) error {
 	case errors.Is(err, raft.ErrEnqueueTimeout), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return fmt.Errorf("%w: %w; try again", ErrNotApplied, err)
 	}
-	return fmt.Errorf("%w: %w; look at the members before you try again", ErrUnknown, err)
+	return fmt.Errorf("%w: %w; look at \"raftcask cluster members\" before you try again", ErrUnknown, err)
 }
 
 func findServer(servers []raft.Server, id string) (raft.Server, bool) {
