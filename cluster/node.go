@@ -48,6 +48,9 @@ type Node struct {
 	// joinedBy is an index of the log by which this node was in the configuration; owned by the membership loop.
 	joinedBy uint64
 
+	// waitingSaid is when the log said last what the node waits for; owned by the membership loop.
+	waitingSaid time.Time
+
 	changing sync.Mutex // held while the membership is being changed, network calls included
 
 	mu      sync.Mutex
@@ -177,7 +180,9 @@ func (n *Node) membership() {
 		n.refreshAddresses()
 		n.savePeers()
 		if !member && !n.Removed() {
-			member = n.found()
+			if member = n.found(); !member {
+				n.sayWaiting()
+			}
 		}
 		n.tell()
 		if n.Removed() {

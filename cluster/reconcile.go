@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -54,7 +55,11 @@ func (n *Node) reconcile(ctx context.Context) {
 func (n *Node) welcome(ctx context.Context, s *session, servers []raft.Server, m member) error {
 	for _, other := range servers {
 		if string(other.Address) == m.PeerAddr {
-			return fmt.Errorf("it has the address %s of member %s; remove that member first if its data is gone", m.PeerAddr, other.ID)
+			reason := fmt.Sprintf("%s has the address %s of member %s; remove that member first if its data is gone", m.ID, m.PeerAddr, other.ID)
+			if err := n.tellRefusal(ctx, m, reason); err != nil {
+				return fmt.Errorf("%s; it was not told: %w", reason, err)
+			}
+			return errors.New(reason)
 		}
 	}
 	if m.ClusterID == "" {
@@ -88,11 +93,20 @@ func (n *Node) questionAmnesia(ctx context.Context, m member) error {
 	}
 	reason := fmt.Sprintf("cluster %s has a member %s with data, and this node has none; "+
 		"start it with a new node id, and remove the old member", n.ClusterID(), m.ID)
-	_, err = n.askNode(ctx, m.ID, m.PeerAddr, controlRequest{Op: opRefuse, Reason: reason})
-	if err != nil {
+	if err := n.tellRefusal(ctx, m, reason); err != nil {
 		return err
 	}
 	return fmt.Errorf("it lost its data; it was told to start with a new node id")
+}
+
+// tellRefusal tells a node why it is not taken.
+func (n *Node) tellRefusal(ctx context.Context, m member, reason string) error {
+	// Asked first who it is: another may have its address.
+	if _, err := n.askNode(ctx, m.ID, m.PeerAddr, controlRequest{Op: opState}); err != nil {
+		return err
+	}
+	_, err := n.askNode(ctx, m.ID, m.PeerAddr, controlRequest{Op: opRefuse, Reason: reason})
+	return err
 }
 
 // moveAddress follows a node that was restarted elsewhere.
