@@ -540,3 +540,43 @@ func TestStoreAtRestTellsWhatIsCommitted(t *testing.T) {
 	}
 	must(t, s.Close())
 }
+
+// TestCutSegmentNeverLooksCommittedWithWhatWasCutOff: a merge that begins beside the cut copied a dropped delete, and after a
+// restart that took the key away.
+func TestCutSegmentNeverLooksCommittedWithWhatWasCutOff(t *testing.T) {
+	for range 2000 {
+		o := replicatedOptions(vfs.NewMem())
+		o.SegmentBytes = 1 << 20
+		s := mustOpen(t, nil, o)
+		must(t, s.Append([]Entry{dataEntry(1, 1, 1, "k", "v")}))
+		seg := s.appender.active
+		end := seg.size.Load()
+		must(t, s.Append([]Entry{dataEntry(2, 1, 1, "k", "")}))
+		must(t, s.Commit(1))
+		s.ForgetBefore(2)
+		stop, wrong := make(chan struct{}), make(chan bool)
+		go func() {
+			for {
+				select {
+				case <-stop:
+					wrong <- false
+					return
+				default:
+				}
+				s.log.mu.RLock()
+				bad := s.committedLocked(seg) && seg.size.Load() != end
+				s.log.mu.RUnlock()
+				if bad {
+					wrong <- true
+					return
+				}
+			}
+		}()
+		must(t, s.TruncateAfter(1))
+		close(stop)
+		if <-wrong {
+			t.Fatal("the segment counts as committed, and still has the entry that was cut off")
+		}
+		must(t, s.Close())
+	}
+}

@@ -13,7 +13,9 @@ func (s *Store) TruncateAfter(index uint64) error {
 	s.foreground.RLock() // Close waits until the dropped files are gone
 	defer s.foreground.RUnlock()
 	dropped, err := s.truncateAfter(index)
-	s.retire(dropped)
+	if len(dropped) > 0 {
+		s.retire(dropped)
+	}
 	return err
 }
 
@@ -97,8 +99,7 @@ func (s *Store) cutLog(seg *segment, at place, index uint64) (dropped []*segment
 	// Gives the preallocated rest back. A reader that has found a dropped entry can still read it.
 	_ = a.active.file.Truncate(a.active.size.Load())
 	dropped = s.dropSegments(gone, next)
-	s.dropAbove(index)
-	seg.size.Store(end) // now: until then an entry behind it could be looked up
+	s.dropAbove(index, seg, end)
 	a.begin(next)
 	s.mapActive()
 	return dropped, nil
@@ -136,11 +137,13 @@ func (s *Store) dropSegments(gone []uint32, next *segment) (dropped []*segment) 
 	return dropped
 }
 
-// dropAbove forgets the dropped entries in memory.
-func (s *Store) dropAbove(index uint64) {
+// dropAbove forgets the dropped entries in memory: cut ends at end now. That is one step: a segment that looks committed as far as
+// it goes may be merged, and must not go farther; nor may an entry behind its end be looked up.
+func (s *Store) dropAbove(index uint64, cut *segment, end int64) {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
 	l := &s.log
+	cut.size.Store(end)
 	l.generation.Add(1)
 	for n := len(l.places) - 1; n >= 0 && l.places[n].first+uint64(len(l.places[n].places)) > index+1; n-- {
 		sp := &l.places[n]
