@@ -6,8 +6,12 @@ import "time"
 // so that whoever reads the files of a store at rest (a backup, a digest, a dump) would miss what was acknowledged last. When a
 // store comes to rest its manifest says it too.
 
-// restsAfter is how long nothing must be committed for that. A busy store writes no manifest for it.
-const restsAfter = 200 * time.Millisecond
+const (
+	// restsAfter is how long nothing must be committed for that. A busy store writes no manifest for it.
+	restsAfter = 200 * time.Millisecond
+	// noteRetry is when it is tried again on a disk that was full, or failed.
+	noteRetry = 5 * time.Second
+)
 
 // noteCommitSoon tells noteCommits that there is something to note.
 func (s *Store) noteCommitSoon() {
@@ -38,8 +42,12 @@ func (s *Store) noteCommits() {
 				return
 			}
 		}
-		if err := s.noteCommit(); err != nil && !isNoSpace(err) && s.poison.Load() == nil {
-			s.logger.Warn("what is committed cannot be noted", "dir", s.path, "error", err)
+		if err := s.noteCommit(); err != nil {
+			s.logger.Warn("what is committed cannot be noted: a backup of the files may lack the last write", "dir", s.path, "error", err)
+			if !s.wait(noteRetry) {
+				return
+			}
+			s.noteCommitSoon()
 		}
 	}
 }
@@ -51,7 +59,14 @@ func (s *Store) noteCommit() error {
 	if index, _ := s.Applied(); index == s.disk.manifest.AppliedIndex || s.poison.Load() != nil {
 		return nil
 	}
-	return s.editLocked(func(*manifest) {})
+	err := s.writeEdit(func(*manifest) {})
+	if isNoSpace(err) {
+		return err // no write was refused, and merges need not make room for this one
+	}
+	if err != nil {
+		return s.failWrite(err)
+	}
+	return nil
 }
 
 // wait returns false when Close interrupts it.

@@ -29,7 +29,7 @@ type SalvageReport struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-// Whole tells that nothing was lost.
+// Whole tells that nothing was lost, and that there is no doubt about what was copied.
 func (r *SalvageReport) Whole() bool { return len(r.Damage)+len(r.Lost)+len(r.Warnings) == 0 }
 
 // LostKey is a key whose newest value does not read.
@@ -45,8 +45,8 @@ type LostKey struct {
 // Salvage copies all of the store in src that still reads into a new store in dst: of each key the
 // value with the highest index that reads, unless a delete or a clear came later. Deletes whose
 // record is damaged are still known from an undamaged hint. Entries at the end of a replicated log that are not known
-// committed are taken along, with a warning: they may have been acknowledged. src is not changed, and may be open. dst must
-// be empty or missing.
+// committed may have been acknowledged: what they put is taken along, what they delete stays, with a warning. src is not
+// changed, and may be open. dst must be empty or missing.
 func Salvage(ctx context.Context, src, dst string, options *Options) (SalvageReport, error) {
 	opts, err := options.withDefaults()
 	if err != nil {
@@ -120,7 +120,7 @@ func (sv *salvager) load() error {
 		}
 	}
 	for _, p := range sv.clears {
-		if sv.counts(p) {
+		if sv.counts(p) && !sv.isBeyond(p) {
 			sv.cleared = max(sv.cleared, p.index)
 		}
 	}
@@ -140,7 +140,7 @@ func (sv *salvager) load() error {
 	sv.judgeLost()
 	if sv.beyond > 0 {
 		sv.report.Warnings = append(sv.report.Warnings,
-			fmt.Sprintf("entries after %d are not known to be committed, %d of them; they were taken along, since they may have been acknowledged", sv.limit, sv.beyond))
+			fmt.Sprintf("entries after %d are not known to be committed, %d of them; what they put was taken along, since it may have been acknowledged, what they delete was kept", sv.limit, sv.beyond))
 	}
 	sv.store.visible.keys.DropTombstones()
 	return nil
@@ -236,6 +236,11 @@ func (sv *salvager) findDropped() {
 func (sv *salvager) counts(p *pendingEntry) bool {
 	next, cut := sv.dropped[p.segment.id]
 	return p.segment.kind == mergedSegment || !cut || p.index < next
+}
+
+// isBeyond tells whether an entry is not known to be committed.
+func (sv *salvager) isBeyond(p *pendingEntry) bool {
+	return p.segment.kind == logSegment && p.index > sv.limit
 }
 
 func asItShouldBe(dir string, id uint32, content uid, kind segmentKind, size int64) *segment {
@@ -375,12 +380,13 @@ func (sv *salvager) enterEntry(_ *frame, p *pendingEntry) error {
 	if !sv.counts(p) {
 		return nil
 	}
-	if p.segment.kind == logSegment && p.index > sv.limit {
+	beyond := sv.isBeyond(p)
+	if beyond {
 		sv.beyond++
 	}
 	for i := range p.records {
 		r := &p.records[i]
-		if r.flags&flagClear != 0 {
+		if r.flags&flagClear != 0 || (beyond && r.flags&flagDelete != 0) {
 			continue
 		}
 		if entered := sv.entered[p.segment.id]; entered != nil {

@@ -218,16 +218,21 @@ func TestSalvageWithoutFiles(t *testing.T) {
 	}
 }
 
-// TestSalvageTakesAlongWhatMayHaveBeenAcknowledged, and says so, but not what is of another term.
+// TestSalvageTakesAlongWhatMayHaveBeenAcknowledged, and says so, but not what is of another term. A delete or a clear that may never
+// have been committed takes nothing away.
 func TestSalvageTakesAlongWhatMayHaveBeenAcknowledged(t *testing.T) {
 	fs := vfs.NewMem()
 	s := mustOpen(t, fs, replicatedOptions(fs))
-	must(t, s.Append([]Entry{dataEntry(1, 1, 1, "a", "good"), dataEntry(2, 1, 1, "a", "not yet"), dataEntry(3, 2, 1, "b", "void")}))
-	must(t, s.Commit(1))
+	var clear Batch
+	clear.Reset(2, 0)
+	clear.Clear()
+	must(t, s.Append([]Entry{dataEntry(1, 1, 1, "a", "good"), dataEntry(2, 1, 1, "d", "kept"), dataEntry(3, 1, 1, "a", "not yet"), dataEntry(4, 2, 1, "b", "void"),
+		dataEntry(5, 2, 2, "d", ""), {Index: 6, Term: 2, Data: clear.Detach()}}))
+	must(t, s.Commit(2))
 	must(t, s.Close())
 	got, report := salvaged(t, fs)
-	if !maps.Equal(got, map[string]string{"a": "not yet"}) || len(report.Damage)+len(report.Lost) > 0 ||
-		len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "entries after 1 are not known to be committed, 2 of them") {
+	if !maps.Equal(got, map[string]string{"a": "not yet", "d": "kept"}) || len(report.Damage)+len(report.Lost) > 0 ||
+		len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "entries after 2 are not known to be committed, 4 of them") {
 		t.Fatalf("%v, %+v", got, report)
 	}
 }

@@ -68,7 +68,7 @@ type segment struct {
 	mapBytes int64 // how far a file that may grow is mapped; set before the segment is seen
 
 	size   atomic.Int64 // end of the last frame
-	synced atomic.Int64 // up to here; of the active one
+	synced atomic.Int64 // end of what is synced, kept up to date while the segment is the active one
 	refs   atomic.Int32
 
 	// What the keydir points at; the rest of the file is dead.

@@ -57,7 +57,8 @@ type Store struct {
 	// merging is held by what reads or replaces sealed segments as a whole: one
 	// merge at a time (tombstones rely on it), building hints, adoption. First in order.
 	merging sync.Mutex
-	// foreground is held to read by what a caller runs that Close waits for: merges, scrubs, checkpoints saved and adopted.
+	// foreground is held to read by what a caller runs that Close waits for: merges, scrubs, truncations, checkpoints saved and
+	// adopted. Before merging in order.
 	foreground sync.RWMutex
 
 	stop     context.CancelFunc
@@ -191,7 +192,7 @@ func (s *Store) inForeground(ctx context.Context, work func(context.Context) err
 }
 
 // Close syncs what was written, and releases the directory. It waits for
-// readers, background work, and merges and scrubs that callers run.
+// readers, background work, and what callers run that removes files or writes the manifest.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return ErrClosed
@@ -260,6 +261,14 @@ func (s *Store) edit(change func(m *manifest)) error {
 }
 
 func (s *Store) editLocked(change func(m *manifest)) error {
+	if err := s.writeEdit(change); err != nil {
+		return s.failWrite(err)
+	}
+	return nil
+}
+
+// writeEdit is editLocked for who gives a failure its fate himself.
+func (s *Store) writeEdit(change func(m *manifest)) error {
 	m := s.disk.manifest
 	m.Segments = append([]segmentMeta(nil), m.Segments...)
 	m.Checkpoints = append([]checkpointMeta(nil), m.Checkpoints...)
@@ -275,7 +284,7 @@ func (s *Store) editLocked(change func(m *manifest)) error {
 	}
 	change(&m)
 	if err := writeManifest(s.fs, s.path, &m); err != nil {
-		return s.failWrite(err)
+		return err
 	}
 	s.disk.manifest = m
 	return nil

@@ -55,7 +55,7 @@ const nodeNotes = 2 * time.Second
 // open opens a store to read what it holds. Of the newest entries of a node only the node knows whether they are committed, until
 // it notes that: it is waited for. When it does not come, because the node was killed or has no majority, they are left out.
 func (o *caskOptions) open(cmd *cobra.Command, dir string) (*bitcask.Store, error) {
-	deadline := time.Now().Add(nodeNotes)
+	var deadline time.Time
 	for last := uint64(0); ; {
 		s, err := bitcask.OpenReadOnly(dir, o.engine(cmd))
 		if err != nil {
@@ -63,13 +63,16 @@ func (o *caskOptions) open(cmd *cobra.Command, dir string) (*bitcask.Store, erro
 		}
 		committed, _ := s.Applied()
 		beyond := s.Uncommitted()
-		if last == 0 || committed+beyond < last { // the first look, or the log was truncated
+		first := deadline.IsZero()
+		if first || committed+beyond < last { // the log was truncated
 			last = committed + beyond
 		}
 		if committed >= last {
 			return s, nil
 		}
-		if time.Now().After(deadline) {
+		if first { // now: it takes long to open a large store
+			deadline = time.Now().Add(nodeNotes)
+		} else if time.Now().After(deadline) {
 			fmt.Fprintf(cmd.ErrOrStderr(), "warning: entries after %d are not known to be committed, %d of them, and are left out: the node was killed or has no majority\n", committed, beyond)
 			return s, nil
 		}

@@ -80,10 +80,10 @@ func newCaskSalvage() *cobra.Command {
 		Use:   "salvage SRC DST",
 		Short: "Copy out of a damaged store what still reads",
 		Long: `Copy what still reads of a damaged store into a new one in DST, which must be empty or
-not exist: the newest value of each key, unless it was deleted later. Entries of a node's log
-that are not known to be committed are taken along, with a warning. What does not
+not exist: the newest value of each key, unless it was deleted later. What entries of a node's
+log put that are not known to be committed is taken along, with a warning. What does not
 read is listed with file and offset, and the keys that were lost where that can be
-told. If anything was lost the exit code is 1. SRC is not changed.`,
+told. If anything was lost, or is in doubt, the exit code is 1. SRC is not changed.`,
 		Args: arguments("SRC", "DST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			src, err := caskDir(args[0])
