@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/google/uuid"
 	"github.com/hashicorp/raft"
@@ -20,59 +21,58 @@ import (
 
 // RestoreBackup makes dir, which must be missing or empty, the data directory of the only member of a new cluster: it holds what
 // a backup of a node holds (bitcask.Store.Backup), as a snapshot, every checksum of it checked. nodeID is its id, a generated
-// one when empty. dir is whole or not there, whenever it breaks off; a directory beside it whose name has ".restoring-" may be left.
+// one when empty. After an error dir is empty or missing again; when it breaks off, no node starts from what is there.
 func RestoreBackup(ctx context.Context, backup, dir, nodeID string) (r *Recovery, err error) {
-	if err := checkUnused(dir); err != nil {
-		return nil, err
-	}
-	dir = filepath.Clean(dir)
-	if err := vfs.OS().MkdirAll(filepath.Dir(dir)); err != nil {
-		return nil, err
-	}
-	made, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".restoring-")
+	made, err := claimUnused(dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, os.RemoveAll(made))
+		if err == nil {
+			return
+		}
+		if made {
+			err = errors.Join(err, os.RemoveAll(dir))
+			return
+		}
+		names, listErr := contentsOf(dir)
+		err = errors.Join(err, listErr)
+		for _, name := range names { // all ours
+			err = errors.Join(err, os.RemoveAll(filepath.Join(dir, name)))
 		}
 	}()
-	if r, err = restoreInto(ctx, backup, made, nodeID); err != nil {
-		return nil, err
-	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, iofs.ErrNotExist) { // it is empty
-		return nil, err
-	}
-	if err := vfs.OS().Rename(made, dir); err != nil {
-		return nil, err
-	}
-	r.Dir = dir
-	return r, vfs.OS().SyncDir(filepath.Dir(dir))
+	return restoreInto(ctx, backup, dir, nodeID)
 }
 
-// checkUnused refuses a directory that holds anything.
-func checkUnused(dir string) error {
+// claimUnused refuses a directory that holds anything, and makes one that is missing.
+func claimUnused(dir string) (made bool, err error) {
+	names, err := contentsOf(dir)
+	switch {
+	case errors.Is(err, iofs.ErrNotExist):
+		return true, makeDir(vfs.OS(), dir)
+	case err == nil && len(names) > 0:
+		return false, fmt.Errorf("%w: %s is not empty: it holds %s", ErrIdentity, dir, names[0])
+	}
+	return false, err
+}
+
+// contentsOf lists a directory, without what a new ext4 has in its root.
+func contentsOf(dir string) ([]string, error) {
 	names, err := vfs.OS().List(dir)
-	if errors.Is(err, iofs.ErrNotExist) {
-		return nil
-	}
-	if err == nil && len(names) > 0 {
-		err = fmt.Errorf("%w: %s is not empty: it holds %s", ErrIdentity, dir, names[0])
-	}
-	return err
+	return slices.DeleteFunc(names, func(name string) bool { return name == "lost+found" }), err
 }
 
 func restoreInto(ctx context.Context, backup, dir, nodeID string) (*Recovery, error) {
-	ids, err := openIdentity(vfs.OS(), dir, nodeID) // first: data without an identity is refused
+	ids, err := openIdentity(vfs.OS(), dir, nodeID)
 	if err != nil {
 		return nil, err
 	}
-	if err := ids.update(func(id *identity) error { id.ClusterID, id.Started = uuid.NewString(), true; return nil }); err != nil {
+	// First: no node starts from a directory that says this.
+	if err := ids.update(func(id *identity) error { id.ClusterID, id.Recovering = uuid.NewString(), true; return nil }); err != nil {
 		return nil, err
 	}
 	group := filepath.Join(dir, groupsDir, fmt.Sprintf("%04d", defaultGroup))
-	if err := vfs.OS().MkdirAll(group); err != nil {
+	if err := makeDir(vfs.OS(), group); err != nil {
 		return nil, err
 	}
 	if _, err := bitcask.Restore(ctx, backup, filepath.Join(group, "cask"), &bitcask.Options{Logger: slog.New(slog.DiscardHandler)}); err != nil {
@@ -84,9 +84,14 @@ func restoreInto(ctx context.Context, backup, dir, nodeID string) (*Recovery, er
 	}
 	var r *Recovery
 	if err = o.beginWithSnapshot(); err == nil {
-		r, err = o.inspect()
+		if r, err = o.inspect(); err == nil {
+			r.Interrupted = false
+		}
 	}
-	return r, errors.Join(err, o.close(), vfs.OS().SyncDir(dir))
+	if err := errors.Join(err, o.close(), vfs.OS().SyncDir(group)); err != nil { // raft.db is new
+		return nil, err
+	}
+	return r, ids.update(func(id *identity) error { id.Recovering, id.Started = false, true; return nil })
 }
 
 // beginWithSnapshot makes a snapshot of what is applied, whose configuration has this node alone, and raft's term.
