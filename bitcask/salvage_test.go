@@ -223,11 +223,11 @@ func TestSalvageWithoutFiles(t *testing.T) {
 func TestSalvageTakesAlongWhatMayHaveBeenAcknowledged(t *testing.T) {
 	fs := vfs.NewMem()
 	s := mustOpen(t, fs, replicatedOptions(fs))
-	var clear Batch
-	clear.Reset(2, 0)
-	clear.Clear()
+	var wipe Batch
+	wipe.Reset(2, 0)
+	wipe.Clear()
 	must(t, s.Append([]Entry{dataEntry(1, 1, 1, "a", "good"), dataEntry(2, 1, 1, "d", "kept"), dataEntry(3, 1, 1, "a", "not yet"), dataEntry(4, 2, 1, "b", "void"),
-		dataEntry(5, 2, 2, "d", ""), {Index: 6, Term: 2, Data: clear.Detach()}}))
+		dataEntry(5, 2, 2, "d", ""), {Index: 6, Term: 2, Data: wipe.Detach()}}))
 	must(t, s.Commit(2))
 	must(t, s.Close())
 	got, report := salvaged(t, fs)

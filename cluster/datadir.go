@@ -40,15 +40,15 @@ func LockDir(dir string) (io.Closer, error) {
 // refuseStore keeps a node out of the directory of an engine, or of a backup of one. Nothing in it would be read: the
 // node would found an empty cluster beside the data.
 func refuseStore(fs vfs.FS, dir string) error {
-	names, err := fs.List(dir)
-	if err != nil || slices.Contains(names, identityFile) {
-		return nil // not there yet, or a node's already
+	names, _ := fs.List(dir) // an error comes again where more depends on it
+	if slices.Contains(names, identityFile) {
+		return nil
 	}
 	i := slices.IndexFunc(names, func(name string) bool { return name == "MANIFEST" || filepath.Ext(name) == ".seg" })
 	if i < 0 {
 		return nil
 	}
 	return fmt.Errorf("%w: %s holds a %s: it is a store or a backup of the engine, not the data directory of a node, which has its store in %s below it; "+
-		"it was left as it is; look into it with \"raftcask cask\", and give the node an empty directory, which the other nodes fill",
+		"it was left as it is; look into it with \"raftcask cask\", make a cluster of a backup with \"raftcask restore\", or give the node an empty directory, which the other nodes fill",
 		ErrIdentity, dir, names[i], filepath.Join(groupsDir, fmt.Sprintf("%04d", defaultGroup), "cask"))
 }

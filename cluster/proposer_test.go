@@ -657,7 +657,8 @@ func TestReadOfSeveralKeysIsJudgedByTheTimeOfItsState(t *testing.T) {
 	}
 	tx := &ReadTx{store: r.store, now: r.store.Now()}
 	now.Store(1_200)
-	defer tx.Freeze()()
+	thaw := tx.Freeze()
+	defer thaw()
 	if _, _, ok, _ := tx.Get([]byte("k")); ok {
 		t.Error("k lives, 100 ms after it expired")
 	}

@@ -22,7 +22,7 @@ func TestNodeThatIsNotTakenKnowsWhy(t *testing.T) {
 	want := fmt.Sprintf("n4 has the address %s of member %s", gone.peerAddr, gone.id)
 	until(t, 15*time.Second, func() error {
 		if err := n4.Ready(); err == nil || !strings.Contains(err.Error(), want) {
-			return fmt.Errorf("it says %v", err)
+			return fmt.Errorf("it says %v", err) //nolint:errorlint // it may be nil
 		}
 		return nil
 	})
