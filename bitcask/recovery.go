@@ -568,13 +568,16 @@ func (s *Store) syncRecovered() error {
 		}
 		a.allocated = end
 	}
-	if err := s.rewrite(a.active, a.active.synced.Load(), end); isNoSpace(err) { // a file system that copies on write
-		s.logger.Warn("disk full: the end of the log is synced as it is", "dir", s.path, "error", err)
-	} else if err != nil {
+	err := s.rewrite(a.active, a.active.synced.Load(), end)
+	if err != nil && !isNoSpace(err) {
 		return err
 	}
 	if err := a.active.file.Sync(); err != nil {
 		return &syncError{fmt.Errorf("sync segment %d: %w", a.active.id, err)}
+	}
+	if err != nil { // a file system that copies on write
+		s.logger.Warn("disk full: the end of the log is synced as it is, and not relied on", "dir", s.path, "error", err)
+		return nil
 	}
 	a.active.synced.Store(end)
 	return nil

@@ -87,6 +87,7 @@ func (s *Store) reserveWanted() (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("bitcask: look at the manifest: %w", err)
 	}
+	manifest += reserveSlack - manifest%reserveSlack // in steps: it grows by some bytes with each segment
 	return min(sealed, 2*largest, s.opts.Merge.ReserveBytes) + manifest + reserveSlack, nil
 }
 
