@@ -22,7 +22,6 @@ const (
 	RoleCandidate   Role = "candidate"
 	RoleNonVoter    Role = "non-voter"
 	RoleUnreachable Role = "unreachable"
-	RoleRemoved     Role = "removed" // it is no member any more, and serves nothing
 )
 
 // Status of one node. The JSON names are a contract (DESIGN §9).
@@ -73,16 +72,13 @@ func (n *Node) status() Status {
 		Applied: n.group.AppliedIndex(), Keys: stats.Keys, DiskBytes: stats.DiskBytes, LastContactMS: -1,
 		Version: n.cfg.Version, ClusterID: id.ClusterID, Restarts: n.group.counters.restarts.Load(),
 	}
-	if id.Removed {
-		st.Role = RoleRemoved
-	}
 	if err := n.Ready(); err != nil {
 		st.Problem = err.Error()
 	}
 	st.Ready = st.Problem == ""
 	st.Leader, _, _, _ = n.group.Leader()
 	s := n.group.session()
-	if s == nil || id.Removed {
+	if s == nil {
 		return st
 	}
 	st.Term, st.Commit = s.raft.CurrentTerm(), s.raft.CommitIndex()
