@@ -49,6 +49,6 @@ func refuseStore(fs vfs.FS, dir string) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s holds a %s: it is a store or a backup of the engine, not the data directory of a node, which has its store in %s below it; "+
-		"it was left as it is; look into it with \"raftcask cask\", make a cluster of a backup with \"raftcask restore\", or give the node an empty directory, which the other nodes fill",
+		"it was left as it is; look into it with \"raftcask cask\", make a cluster of a backup with \"raftcask recover --backup\", or give the node an empty directory, which the other nodes fill",
 		ErrIdentity, dir, names[i], filepath.Join(groupsDir, fmt.Sprintf("%04d", defaultGroup), "cask"))
 }

@@ -46,7 +46,7 @@ func newCaskRestore() *cobra.Command {
 		Short: "Make a store of a backup",
 		Long: `Make a store in DST of the backup in SRC, with every checksum checked. DST must be empty
 or not exist. It becomes the directory of an embedded store. For a cluster there is
-"raftcask restore"; one node of several gets its data from the others.`,
+"raftcask recover --backup"; one node of several gets its data from the others.`,
 		Args: arguments("SRC", "DST"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			report, err := bitcask.Restore(cmd.Context(), args[0], args[1], o.engine(cmd))

@@ -90,7 +90,7 @@ An OK means that a majority of the nodes has the write on disk.`,
 	root.AddCommand(
 		newServe(), newDev(),
 		newGet(), newSet(), newDel(),
-		newCluster(), newImport(), newVerify(), newCask(), newRecover(), newRestore(), newVersion(),
+		newCluster(), newImport(), newVerify(), newCask(), newRecover(), newVersion(),
 	)
 	return root
 }

@@ -13,6 +13,7 @@ import (
 
 func newRecover() *cobra.Command {
 	var yes bool
+	var backup, id string
 	output := "text"
 	cmd := &cobra.Command{
 		Use:   "recover DIR...",
@@ -26,9 +27,19 @@ may be lost.
 Writes that only the lost nodes had are lost, acknowledged ones too if a majority of the
 nodes is gone. The new cluster has an id of its own: the other directories, and the lost
 nodes should they come back, are refused by it. Start them with empty directories and new
-ids, and never start a majority of the old ones again beside the new cluster.`,
+ids, and never start a majority of the old ones again beside the new cluster.
+
+When no directory survived, --backup makes the new cluster out of what "raftcask cask
+backup" made of a node: in one DIR, which must be empty or not exist, for a node with the
+name that --id gives. Every checksum is checked. It needs no --yes: nothing is replaced.`,
 		Args: arguments("DIR..."),
 		RunE: func(cmd *cobra.Command, dirs []string) error {
+			if backup != "" {
+				return recoverBackup(cmd, backup, dirs, id, output)
+			}
+			if id != "" {
+				return usagef("recover: --id is for --backup: a directory that survived has its id")
+			}
 			r, err := planRecovery(dirs)
 			if err != nil {
 				return err
@@ -41,16 +52,40 @@ ids, and never start a majority of the old ones again beside the new cluster.`,
 				r.Done, r.NewClusterID = true, done.ClusterID
 			}
 			if output == "json" {
-				encoder := json.NewEncoder(cmd.OutOrStdout())
-				encoder.SetIndent("", "  ")
-				return encoder.Encode(r)
+				return printIndented(cmd.OutOrStdout(), r)
 			}
 			return r.print(cmd.OutOrStdout())
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
+	cmd.Flags().StringVar(&backup, "backup", "", "make the new cluster out of this backup of a node")
+	cmd.Flags().StringVar(&id, "id", "", "with --backup: id of the node (default: a generated one)")
 	cmd.Flags().Var(choice{&output, []string{"text", "json"}}, "output", "form of the result")
 	return cmd
+}
+
+func printIndented(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
+}
+
+// recoverBackup makes the first node of a new cluster.
+func recoverBackup(cmd *cobra.Command, backup string, dirs []string, id, output string) error {
+	if len(dirs) != 1 {
+		return usagef("recover: --backup makes one directory, not %d", len(dirs))
+	}
+	r, err := cluster.RestoreBackup(cmd.Context(), backup, dirs[0], id)
+	if err != nil {
+		return fmt.Errorf("recover %s from %s: %w", dirs[0], backup, err)
+	}
+	if output == "json" {
+		return printIndented(cmd.OutOrStdout(), r)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), `%s holds %d keys, up to entry %d, and is node %s, the only member of the new cluster %s.
+Next: raftcask serve --id %s --data %s, then new nodes with empty directories, new ids, and --join to this one.
+`, r.Dir, r.Keys, r.Applied, r.NodeID, r.ClusterID, r.NodeID, r.Dir)
+	return err
 }
 
 // recoveryResult is what would be done, or was.

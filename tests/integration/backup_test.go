@@ -31,13 +31,13 @@ func TestBackupBecomesAClusterAgain(t *testing.T) {
 	}
 
 	restored := newNode(t, c.dir, "r1")
-	o = runCLI(t, 30*time.Second, "restore", backup, c.nodes[0].data, "--id", "r1")
+	o = runCLI(t, 30*time.Second, "recover", "--backup", backup, c.nodes[0].data, "--id", "r1")
 	if o.code != 1 || !strings.Contains(o.stderr, "is not empty") {
-		t.Errorf("restore over a node: %v", o)
+		t.Errorf("recover --backup over a node: %v", o)
 	}
-	o = runCLI(t, 30*time.Second, "restore", backup, restored.data, "--id", "r1")
+	o = runCLI(t, 30*time.Second, "recover", "--backup", backup, restored.data, "--id", "r1")
 	if o.code != 0 || !strings.Contains(o.stdout, "holds 50 keys") || !strings.Contains(o.stdout, "only member of the new cluster") {
-		t.Fatalf("restore: %v", o)
+		t.Fatalf("recover --backup: %v", o)
 	}
 	restored.start()
 	restored.waitReady()
