@@ -31,7 +31,7 @@ func goldenOptions() *Options {
 
 func goldenReplicated() *Options {
 	o := goldenOptions()
-	o.Replicated = true
+	o.Replicated, o.noCommitNotes = true, true
 	return o
 }
 

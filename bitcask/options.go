@@ -77,6 +77,8 @@ type Options struct {
 	Scrub ScrubPolicy
 	// FS is the disk; default the operating system's.
 	FS vfs.FS
+	// noCommitNotes is for tests that must know every operation of the disk.
+	noCommitNotes bool
 	// Logger of background work; default slog.Default().
 	Logger *slog.Logger
 	// Now is the clock that expiry times are judged by; default time.Now.

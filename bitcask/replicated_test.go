@@ -18,7 +18,7 @@ import (
 
 func replicatedOptions(fs vfs.FS) *Options {
 	o := tinyOptions(fs)
-	o.Replicated = true
+	o.Replicated, o.noCommitNotes = true, true
 	return o
 }
 
@@ -515,7 +515,9 @@ func TestEntryOfACutLogIsThereOrIsNot(t *testing.T) {
 // rest, and until then is told how much he does not see.
 func TestStoreAtRestTellsWhatIsCommitted(t *testing.T) {
 	fs := vfs.NewMem()
-	s := mustOpen(t, nil, replicatedOptions(fs))
+	o := replicatedOptions(fs)
+	o.noCommitNotes = false
+	s := mustOpen(t, nil, o)
 	fillReplicated(t, s, 9, 0)
 	must(t, s.Append([]Entry{dataEntry(10, 1, 1, "last", "v")}))
 	look := func() (found bool, uncommitted uint64) {

@@ -145,7 +145,7 @@ func (s *Store) start() {
 	if s.mapsWrites() {
 		s.workers.Go(s.populatePages)
 	}
-	if s.opts.Replicated {
+	if s.opts.Replicated && !s.opts.noCommitNotes {
 		s.workers.Go(s.noteCommits)
 	}
 	if !s.opts.Scrub.Disabled {
