@@ -266,7 +266,7 @@ func (id *identity) refuseUnfinished(dir string) error {
 	if !id.Recovering {
 		return nil
 	}
-	return fmt.Errorf("%w: the recovery of %s was interrupted; run \"raftcask recover --yes %s\" again", ErrIdentity, dir, dir)
+	return fmt.Errorf("%w: the recovery of %s was interrupted; run \"raftcask recover --yes %s\" again, or, if it was made out of a backup, empty the directory and repeat \"raftcask recover --backup\"", ErrIdentity, dir, dir)
 }
 
 // refuse is for directories that no node may start from.

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/raftcask/raftcask/bitcask"
+	"github.com/raftcask/raftcask/internal/vfs"
 	"github.com/raftcask/raftcask/internal/vfs/vfstest"
 )
 
@@ -109,5 +110,32 @@ func TestRestoreThatFailsLeavesNothing(t *testing.T) {
 		if _, err := os.Stat(missing); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: the directory is there: %v", c.name, err)
 		}
+	}
+}
+
+// TestRestoreThatBrokeOffStartsNoNode: the data is there, and nothing above it.
+func TestRestoreThatBrokeOffStartsNoNode(t *testing.T) {
+	dir := t.TempDir()
+	ids, err := openIdentity(vfs.OS(), dir, "r1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ids.update(func(id *identity) error { id.ClusterID, id.Recovering = "c", true; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	cask := filepath.Join(dir, groupsDir, "0000", "cask")
+	if _, err := bitcask.Restore(t.Context(), backupOf(t, true), cask, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NodeID(dir, "r1"); err == nil || !strings.Contains(err.Error(), "recover --backup") {
+		t.Errorf("a start says %v", err)
+	}
+	if r, err := Recover(dir); err == nil {
+		t.Errorf("recover takes it: %+v", r)
+	} else {
+		t.Log(err)
+	}
+	if _, err := NodeID(dir, "r1"); err == nil {
+		t.Error("it starts after that")
 	}
 }
